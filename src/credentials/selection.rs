@@ -1,0 +1,42 @@
+//! Settings: exactly one source of identity, and one of trust, as enums.
+
+use std::path::PathBuf;
+
+/// Where a tunnel's credentials come from.
+#[derive(Debug, Clone)]
+pub struct Selection {
+    /// The tunnel's own certificate and key.
+    pub identity: Identity,
+    /// Whom it trusts.
+    pub trust: Trust,
+}
+
+/// The tunnel's own certificate and key.
+#[derive(Debug, Clone)]
+pub enum Identity {
+    /// `--cert` and `--key`: PEM files.
+    Pair {
+        /// The certificate chain, leaf first.
+        cert: PathBuf,
+        /// The private key.
+        key: PathBuf,
+    },
+    /// `--keystore`: one file with chain and key.
+    Keystore {
+        /// The file.
+        path: PathBuf,
+        /// `--storepass`. Unused for PEM.
+        password: Option<String>,
+    },
+    /// `--disable-authentication` in client mode: no certificate is presented.
+    None,
+}
+
+/// Trust anchors.
+#[derive(Debug, Clone)]
+pub enum Trust {
+    /// `--cacert`: a PEM bundle.
+    Bundle(PathBuf),
+    /// The system's trust store.
+    System,
+}
