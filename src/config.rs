@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use crate::tls::ClientAuth;
 use crate::{authorization, credentials, lifecycle, metrics, net, proxy, sandbox, status, tls};
 
 /// A validated configuration: process-wide settings and the tunnels to serve.
@@ -57,15 +58,6 @@ pub enum Mode {
         /// Further conditions on the server's certificate; empty means none.
         verify: authorization::Rules,
     },
-}
-
-/// What a server tunnel asks of its peers.
-#[derive(Debug, Clone)]
-pub enum ClientAuth {
-    /// A certificate that chains to the trust bundle and that these rules admit.
-    Required(authorization::Rules),
-    /// `--disable-authentication`: no certificate is even requested.
-    Disabled,
 }
 
 impl Mode {

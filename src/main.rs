@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    ghostunnel::run(std::env::args_os().collect())
+    ghostunnel::run(&std::env::args_os().collect::<Vec<_>>())
 }

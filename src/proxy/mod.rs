@@ -1,9 +1,32 @@
 //! The data plane: accept, handshake, dial, relay.
+//!
+//! A [`Proxy`] is one tunnel at work: it is given a listener and runs on the process'
+//! [`Workers`] until the drain begins. `connection.rs` tells the life of one connection.
+
+mod accept;
+mod connection;
+mod handshake;
+mod pipe;
+mod relay;
+mod scratch;
+mod upstream;
+mod worker;
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
-/// Timeouts and limits of one tunnel (spec network.md section 9).
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use crate::lifecycle::Drain;
+use crate::metrics::Registry;
+use crate::net::{Listener, Resolver, TargetAddr};
+use crate::tls::{ClientConfigs, ServerConfigs};
+
+pub use worker::Workers;
+
+/// Timeouts and limits of one tunnel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// `--connect-timeout`: one budget for handshake and dial together. Zero stands for
@@ -15,4 +38,73 @@ pub struct Limits {
     pub max_lifetime: Option<Duration>,
     /// `--max-concurrent-conns`: connections held at once; `None` is unlimited.
     pub max_concurrent: Option<NonZeroU32>,
+}
+
+/// Which end speaks TLS, with what it takes to speak it.
+#[derive(Debug, Clone)]
+pub enum Side {
+    /// Peers speak TLS, the target doesn't.
+    Server(Arc<ServerConfigs>),
+    /// Peers are local and plain, the target speaks TLS.
+    Client(Arc<ClientConfigs>),
+}
+
+/// What the tunnels of a process share.
+#[derive(Debug, Clone)]
+pub struct Surroundings {
+    /// Counts what happens.
+    pub metrics: Arc<Registry>,
+    /// Tells when to stop, and is told who is still busy.
+    pub drain: Drain,
+    /// Looks names up.
+    pub resolver: Arc<Resolver>,
+}
+
+/// One tunnel at work. Cheap to clone; shared by all workers.
+#[derive(Debug, Clone)]
+pub struct Proxy {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    side: Side,
+    target: TargetAddr,
+    limits: Limits,
+    surroundings: Surroundings,
+    /// One permit for each connection that may be held at once.
+    permits: Arc<Semaphore>,
+}
+
+impl Proxy {
+    /// Puts a tunnel together. Nothing happens until [`Proxy::serve`].
+    pub fn new(side: Side, target: TargetAddr, limits: Limits, surroundings: Surroundings) -> Self {
+        let most = limits
+            .max_concurrent
+            .and_then(|most| usize::try_from(most.get()).ok())
+            .map_or(Semaphore::MAX_PERMITS, |most| most.min(Semaphore::MAX_PERMITS));
+        let permits = Arc::new(Semaphore::new(most));
+        Self { shared: Arc::new(Shared { side, target, limits, surroundings, permits }) }
+    }
+
+    /// Accepts connections from `listener` until the drain begins; the accept loop runs on the
+    /// worker that `index` falls on, the connections on all of them. Returns at once.
+    pub fn serve(&self, listener: Listener, workers: &Arc<Workers>, index: usize) {
+        let shared = Arc::clone(&self.shared);
+        let pool = Arc::clone(workers);
+        workers.run(index, move || accept::run(shared, listener, pool));
+    }
+
+    /// Reaches the target just as a connection would, and hangs up: for the status port.
+    /// Whatever fails is told in the words of the log.
+    pub async fn probe(&self) -> Result<(), String> {
+        upstream::probe(&self.shared).await
+    }
+}
+
+/// The moment `wait` from now, or one that no process lives to see.
+fn deadline_after(wait: Duration) -> Instant {
+    const NEVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+    let now = Instant::now();
+    now.checked_add(wait.min(NEVER)).unwrap_or(now)
 }

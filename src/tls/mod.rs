@@ -1,5 +1,26 @@
 //! TLS: configurations built from credentials, verification and authorization inside
-//! the handshake, and the byte stream after it.
+//! the handshake, and the record layer after it.
+//!
+//! A handshake is a plain state machine over bytes ([`Handshake`]): no socket, no await, so
+//! that a step of it can run on any thread. It ends in [`Established`], which carries the
+//! proof that the peer was admitted; nothing else in this crate can make one. This room does
+//! not read or write sockets; `proxy` does.
+
+mod alert;
+mod client;
+mod handshake;
+mod options;
+mod server;
+mod session;
+mod verify;
+
+use crate::authorization::Rules;
+
+pub use client::ClientConfigs;
+pub use handshake::{Established, Handshake, HandshakeError, Progress};
+pub use server::{NotServable, ServerConfigs, status_config};
+pub use session::{CLOSE_NOTIFY_ROOM, Opened, SEAL_OVERHEAD, Session, SessionError};
+pub use verify::PeerIdentity;
 
 /// The name a server must prove, as typed (`--override-server-name`, or the host part of
 /// `--target`). Built by `cli`.
@@ -7,4 +28,13 @@
 pub struct ServerName {
     /// Host name or IP literal, without brackets and zone; case kept.
     pub text: String,
+}
+
+/// What a server tunnel asks of its peers.
+#[derive(Debug, Clone)]
+pub enum ClientAuth {
+    /// A certificate that chains to the trust bundle and that these rules admit.
+    Required(Rules),
+    /// `--disable-authentication`: no certificate is even requested.
+    Disabled,
 }

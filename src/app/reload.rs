@@ -1,0 +1,41 @@
+//! What one reload request reaches, in order, and its one result for log and status.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tracing::info;
+
+use super::tunnel::Assembled;
+use crate::lifecycle::{Lifecycle, Phase};
+
+/// Reads the credentials of all tunnels again. A tunnel takes its new ones whole or keeps its
+/// old ones whole; the new ones are in force before the status port shows that a reload has
+/// happened.
+pub(super) fn reload(tunnels: &[Arc<Assembled>], lifecycle: &Lifecycle) {
+    let at = SystemTime::now();
+    lifecycle.set_phase(Phase::Reloading);
+    let mut failures = Vec::new();
+    for tunnel in tunnels {
+        if let Err(error) = renew(tunnel) {
+            info!("error reloading TLS configuration: {error}");
+            failures.push(error);
+        }
+    }
+    info!("reloading configuration complete");
+    let result = if failures.is_empty() { Ok(()) } else { Err(failures.join("; ")) };
+    lifecycle.reload_finished(at, result);
+}
+
+fn renew(tunnel: &Assembled) -> Result<(), String> {
+    let fresh = tunnel.store.prepare_reload().map_err(|error| error.to_string())?;
+    let loaded = fresh.identity().map(|own| format!("loaded certificate: {}", own.subject()));
+    let warnings = fresh.warnings().to_vec();
+    tunnel.renew(fresh)?;
+    if let Some(line) = loaded {
+        info!("{line}");
+    }
+    for warning in warnings {
+        info!("warning: {warning}");
+    }
+    Ok(())
+}

@@ -1,0 +1,316 @@
+//! From a parsed command line to a serving process, and to its end, in eight steps.
+//!
+//! 1. parse (done by the caller) · 2. log · 3. acquire sockets · 4. restrict · 5. load
+//!    credentials · 6. confine: listen · 7. serve · 8. drain.
+//!
+//! Landlock binds the calling thread and those it starts later. So until step 4 is done this
+//! is the only thread: no runtime, no log writer, no watcher exists before it.
+
+use std::fmt::Display;
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::sync::mpsc;
+use tokio::task::{LocalSet, spawn_local};
+use tracing::info;
+
+use super::tunnel::Assembled;
+use super::{reload, sandbox_plan};
+use crate::cli::Run;
+use crate::config::{Config, Tunnel};
+use crate::lifecycle::{Drain, Intent, Lifecycle, Phase, Signals, Timer};
+use crate::logging::{self, Log};
+use crate::metrics::Registry;
+use crate::net::{Bound, Listener, Resolver};
+use crate::proxy::{Surroundings, Workers};
+use crate::status::{self, Sources, TunnelView};
+use crate::{sandbox, tls};
+
+/// A log whose reader is stuck must not keep the process alive.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
+/// What closing sockets takes, on top of the shutdown timeout: with a timeout of zero a
+/// process with nothing open still ends in good order.
+const CLOSING: Duration = Duration::from_millis(100);
+
+/// Runs a tunnel process to its end.
+pub(super) fn run(run: Run) -> ExitCode {
+    let log = logging::start(&run.logging);
+    info!("starting ghostunnel in {} mode", run.mode);
+    for warning in &run.warnings {
+        info!("warning: {warning}");
+    }
+    let outcome = match run.config {
+        Ok(config) => start(config, &log),
+        Err(error) => Err(StartError::new("error", error)),
+    };
+    match outcome {
+        Ok(code) => {
+            log.flush(LAST_LINES);
+            code
+        }
+        Err(error) => {
+            for line in &error.lines {
+                info!("{line}");
+            }
+            log.flush(LAST_LINES);
+            eprintln!("error: {}", error.cause);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Why the process could not start serving.
+#[derive(Debug)]
+pub(super) struct StartError {
+    /// What the log says; scripts know these phrases.
+    lines: Vec<String>,
+    /// What standard error says, behind `error: `.
+    cause: String,
+}
+
+impl StartError {
+    /// One log line: `phrase: cause`.
+    pub(super) fn new(phrase: &str, cause: impl Display) -> Self {
+        Self { lines: vec![format!("{phrase}: {cause}")], cause: cause.to_string() }
+    }
+
+    /// A listener of a tunnel that could not be opened.
+    fn listening(tunnel: &Tunnel, cause: impl Display) -> Self {
+        let word = tunnel.mode.word();
+        let phrase = if word == "server" { "error trying to listen" } else { "error opening socket" };
+        Self::new(phrase, cause).also(&format!("error from {word} listen"))
+    }
+
+    /// A status port that could not be opened.
+    fn status(tunnel: Option<&Arc<Tunnel>>, cause: impl Display) -> Self {
+        let word = tunnel.map_or("server", |tunnel| tunnel.mode.word());
+        Self::new("error: unable to bind on status port", cause)
+            .also("error serving /_status")
+            .also(&format!("error from {word} listen"))
+    }
+
+    fn also(mut self, phrase: &str) -> Self {
+        self.lines.push(format!("{phrase}: {}", self.cause));
+        self
+    }
+}
+
+fn start(config: Config, log: &Log) -> Result<ExitCode, StartError> {
+    let mut signals = Signals::catch().map_err(|error| StartError::new("error: unable to handle signals", error))?;
+    let acquired = acquire(&config)?;
+    restrict(&config);
+    let runtime = control_runtime()?;
+    let loaded = load(&config)?;
+    let confined = confine(&config, acquired)?;
+    let tasks = LocalSet::new();
+    let code = tasks.block_on(&runtime, async {
+        let mut serving = serve(&config, loaded, confined, log)?;
+        until_shutdown(&config, &mut serving, &mut signals).await;
+        Ok(drain(&config, serving, &signals).await)
+    });
+    // A look-up that hangs in the C library can't be cancelled, and is not waited for.
+    runtime.shutdown_background();
+    code
+}
+
+/// Step 3: sockets, bound but not listening: a client that comes too early is refused
+/// rather than left waiting.
+struct Acquired {
+    tunnels: Vec<Bound>,
+    status: Option<Bound>,
+}
+
+fn acquire(config: &Config) -> Result<Acquired, StartError> {
+    raise_descriptor_limit();
+    let bind = |tunnel: &Arc<Tunnel>| {
+        tunnel.listen.bind().map_err(|error| StartError::listening(tunnel, error))
+    };
+    let tunnels = config.tunnels.iter().map(bind).collect::<Result<_, _>>()?;
+    let status = config.status.as_ref().map(|status| status.listen.bind()).transpose();
+    let status = status.map_err(|error| StartError::status(config.tunnels.first(), error))?;
+    Ok(Acquired { tunnels, status })
+}
+
+/// A connection takes two descriptors; the soft limit is often 1024 for no reason that
+/// concerns this program.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum
+        && let Err(error) =
+            setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
+    {
+        info!("note: unable to raise the limit of open files: {error}");
+    }
+}
+
+/// Step 4.
+fn restrict(config: &Config) {
+    if !config.sandbox.landlock {
+        return;
+    }
+    let plan = sandbox_plan::plan(config, &sandbox_plan::Environment::of_process());
+    info!("setting up landlock rules to limit process privileges");
+    for line in sandbox::enter(&plan).lines() {
+        info!("{line}");
+    }
+}
+
+fn control_runtime() -> Result<tokio::runtime::Runtime, StartError> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()
+        .map_err(|error| StartError::new("error: unable to start the runtime", error))
+}
+
+/// Step 5: what every later reload repeats, for the first time.
+struct Loaded {
+    tunnels: Vec<Arc<Assembled>>,
+    metrics: Arc<Registry>,
+    drain: Drain,
+}
+
+fn load(config: &Config) -> Result<Loaded, StartError> {
+    // Nobody could read them without a status port.
+    let metrics = Arc::new(if config.status.is_some() { Registry::new() } else { Registry::disabled() });
+    let drain = Drain::default();
+    let resolver = Arc::new(Resolver::default());
+    let surroundings = || Surroundings {
+        metrics: Arc::clone(&metrics),
+        drain: drain.clone(),
+        resolver: Arc::clone(&resolver),
+    };
+    let assemble = |tunnel| Assembled::new(tunnel, surroundings()).map(Arc::new);
+    let tunnels = config.tunnels.iter().map(assemble).collect::<Result<_, _>>()?;
+    Ok(Loaded { tunnels, metrics, drain })
+}
+
+/// Step 6: listen, the tunnels before the status port, since callers take a status port
+/// that accepts for a proxy that listens.
+struct Confined {
+    tunnels: Vec<Listener>,
+    status: Option<Listener>,
+}
+
+fn confine(config: &Config, acquired: Acquired) -> Result<Confined, StartError> {
+    let mut tunnels = Vec::with_capacity(acquired.tunnels.len());
+    for (bound, tunnel) in acquired.tunnels.into_iter().zip(&config.tunnels) {
+        tunnels.push(bound.listen().map_err(|error| StartError::listening(tunnel, error))?);
+    }
+    let status = acquired.status.map(Bound::listen).transpose();
+    let status = status.map_err(|error| StartError::status(config.tunnels.first(), error))?;
+    Ok(Confined { tunnels, status })
+}
+
+/// Step 7: the process from now on.
+struct Serving {
+    tunnels: Vec<Arc<Assembled>>,
+    lifecycle: Lifecycle,
+    drain: Drain,
+    shutdown_requests: mpsc::UnboundedReceiver<Intent>,
+    _workers: Arc<Workers>,
+}
+
+fn serve(config: &Config, loaded: Loaded, confined: Confined, log: &Log) -> Result<Serving, StartError> {
+    let thread_error = |error| StartError::new("error: unable to start a thread", error);
+    log.start_writer().map_err(thread_error)?;
+    let workers = Workers::start().map_err(thread_error)?;
+    let Loaded { tunnels, metrics, drain } = loaded;
+    let lifecycle = Lifecycle::default();
+    let (request_shutdown, shutdown_requests) = mpsc::unbounded_channel();
+    let views = tunnels.iter().zip(&confined.tunnels).map(|(tunnel, listener)| view(tunnel, listener)).collect();
+    if let Some((settings, listener)) = config.status.as_ref().zip(confined.status) {
+        let acceptor = listener
+            .into_acceptor()
+            .map_err(|error| StartError::status(config.tunnels.first(), error))?;
+        let sources = Sources {
+            tunnels: views,
+            lifecycle: lifecycle.subscribe(),
+            drain: drain.clone(),
+            metrics,
+            metrics_prefix: config.metrics.prefix.clone(),
+            shutdown: request_shutdown,
+            request_head_timeout: config.connect_timeout(),
+            tls: status_tls(&tunnels),
+        };
+        spawn_local(status::serve(acceptor, settings.clone(), sources));
+    }
+    for (index, (tunnel, listener)) in tunnels.iter().zip(confined.tunnels).enumerate() {
+        info!("{}", listening_line(&tunnel.config, &listener));
+        tunnel.proxy.serve(listener, &workers, index);
+    }
+    lifecycle.set_phase(Phase::Listening);
+    Ok(Serving { tunnels, lifecycle, drain, shutdown_requests, _workers: workers })
+}
+
+/// The address as typed, which scripts look for, and the real one where it tells more.
+fn listening_line(tunnel: &Tunnel, listener: &Listener) -> String {
+    let (typed, bound) = (tunnel.listen.text(), listener.address());
+    if typed == bound {
+        format!("listening for connections on {typed}")
+    } else {
+        format!("listening for connections on {typed} (bound to {bound})")
+    }
+}
+
+fn view(tunnel: &Arc<Assembled>, listener: &Listener) -> TunnelView {
+    let proxy = tunnel.proxy.clone();
+    TunnelView {
+        listen: tunnel.config.listen.text().to_owned(),
+        forward: tunnel.config.target.text().to_owned(),
+        listening_on: Some(listener.address()),
+        check: Rc::new(move || {
+            let proxy = proxy.clone();
+            Box::pin(async move { proxy.probe().await })
+        }),
+    }
+}
+
+/// The status port uses the first tunnel's certificate, as it is at each connection.
+fn status_tls(tunnels: &[Arc<Assembled>]) -> status::TlsSource {
+    let first = tunnels.first().cloned();
+    Rc::new(move || tls::status_config(&first.as_ref()?.store.current()))
+}
+
+/// Obeys signals, timers and the status port until one of them asks for the end.
+async fn until_shutdown(config: &Config, serving: &mut Serving, signals: &mut Signals) {
+    let mut timer = Timer::every(config.lifecycle.timed_reload);
+    loop {
+        let intent = tokio::select! {
+            intent = signals.next() => intent,
+            Some(intent) = serving.shutdown_requests.recv() => intent,
+            intent = timer.next() => intent,
+        };
+        match intent {
+            Intent::Reload(trigger) => {
+                if let Some(line) = trigger.announcement() {
+                    info!("{line}");
+                }
+                reload::reload(&serving.tunnels, &serving.lifecycle);
+            }
+            Intent::Shutdown(trigger) => {
+                info!("{trigger}");
+                return;
+            }
+        }
+    }
+}
+
+/// Step 8: no new connections; those that are open may end by themselves, in time.
+async fn drain(config: &Config, serving: Serving, signals: &Signals) -> ExitCode {
+    signals.begin_drain();
+    serving.lifecycle.set_phase(Phase::Stopping);
+    serving.drain.begin();
+    info!("shutdown proxy, waiting for drain");
+    let limit = config.lifecycle.shutdown_timeout.saturating_add(CLOSING);
+    let drained = tokio::time::timeout(limit, serving.drain.drained()).await;
+    if drained.is_err() {
+        info!("graceful shutdown timeout: forcing exit");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}

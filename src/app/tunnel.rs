@@ -1,0 +1,71 @@
+//! One tunnel, put together from its configuration: credentials, TLS, proxy.
+
+use std::sync::Arc;
+
+use tracing::{info, warn};
+
+use super::startup::StartError;
+use crate::config::{Mode, Tunnel};
+use crate::credentials::{Credentials, Store};
+use crate::proxy::{Proxy, Side, Surroundings};
+use crate::tls::{ClientConfigs, ServerConfigs};
+
+/// A tunnel whose credentials are loaded; what a reload and the status port work on.
+pub(super) struct Assembled {
+    pub(super) config: Arc<Tunnel>,
+    pub(super) proxy: Proxy,
+    pub(super) store: Store,
+    side: Side,
+}
+
+impl Assembled {
+    /// Reads credentials, looks the target up, builds the TLS configuration.
+    pub(super) fn new(config: &Arc<Tunnel>, surroundings: Surroundings) -> Result<Self, StartError> {
+        let store = load_credentials(config)?;
+        check_target(config)?;
+        let side = side(config, &store.current())?;
+        let proxy = Proxy::new(side.clone(), config.target.clone(), config.limits.clone(), surroundings);
+        Ok(Self { config: Arc::clone(config), proxy, store, side })
+    }
+
+    /// Makes the next handshakes use these credentials.
+    pub(super) fn renew(&self, fresh: Arc<Credentials>) -> Result<(), String> {
+        match &self.side {
+            Side::Server(configs) => configs.renew(&fresh).map_err(|error| error.to_string())?,
+            Side::Client(configs) => configs.renew(&fresh),
+        }
+        self.store.publish(fresh);
+        Ok(())
+    }
+}
+
+fn load_credentials(config: &Tunnel) -> Result<Store, StartError> {
+    let store = Store::load(&config.credentials)
+        .map_err(|error| StartError::new("error: unable to load certificates", error))?;
+    info!("{}", store.start_line());
+    for warning in store.current().warnings() {
+        warn!("warning: {warning}");
+    }
+    Ok(store)
+}
+
+fn check_target(config: &Tunnel) -> Result<(), StartError> {
+    if config.resolve_at_start {
+        let checked = config.target.check_resolves();
+        checked.map_err(|error| StartError::new("error: invalid target address", error))?;
+    }
+    info!("using target address {}", config.target.text());
+    Ok(())
+}
+
+fn side(config: &Tunnel, credentials: &Credentials) -> Result<Side, StartError> {
+    Ok(match &config.mode {
+        Mode::Server { client_auth } => Side::Server(Arc::new(
+            ServerConfigs::new(credentials, client_auth.clone())
+                .map_err(|error| StartError::new("error: unable to get server TLS config", error))?,
+        )),
+        Mode::Client { server_name, verify } => {
+            Side::Client(Arc::new(ClientConfigs::new(credentials, server_name.clone(), verify.clone())))
+        }
+    })
+}

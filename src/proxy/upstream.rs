@@ -1,0 +1,56 @@
+//! Reaching the target: dial, and in client mode the TLS handshake and the verification of
+//! the server. Wants the admission of the peer on whose behalf it happens.
+
+use tokio::time::Instant;
+
+use super::{Shared, Side, deadline_after, handshake};
+use crate::authorization::Admission;
+use crate::net::{self, Stream};
+use crate::tls::{CLOSE_NOTIFY_ROOM, Established};
+
+/// The target, reached.
+pub(super) struct Upstream {
+    pub(super) stream: Stream,
+    /// The finished handshake where the target speaks TLS.
+    pub(super) tls: Option<Established>,
+}
+
+/// Reaches the target for an admitted peer by `deadline`; the error is the text of the log.
+///
+/// The admission is not looked at: asking for it is what keeps everybody else out.
+pub(super) async fn reach(
+    shared: &Shared,
+    _admission: &Admission,
+    deadline: Instant,
+) -> Result<Upstream, String> {
+    let resolver = &shared.surroundings.resolver;
+    let mut stream =
+        net::dial(&shared.target, resolver, deadline).await.map_err(|error| error.to_string())?;
+    let tls = match &shared.side {
+        Side::Server(_) => None,
+        Side::Client(configs) => {
+            let handshake = configs.handshake().map_err(|error| format!("tls: {error}"))?;
+            let driven = tokio::time::timeout_at(deadline, handshake::drive(handshake, &mut stream));
+            Some(driven.await.map_err(|_| "context deadline exceeded".to_owned())??)
+        }
+    };
+    Ok(Upstream { stream, tls })
+}
+
+/// What the log says of a dial that was given up because the process is shutting down.
+pub(super) fn canceled_text(shared: &Shared) -> String {
+    format!("dial {}: operation was canceled", shared.target.text())
+}
+
+/// Reaches the target and hangs up, without waiting for the target to do the same.
+pub(super) async fn probe(shared: &Shared) -> Result<(), String> {
+    let deadline = deadline_after(shared.limits.connect_timeout);
+    let upstream = reach(shared, &Admission::local_peer(), deadline).await?;
+    if let Upstream { stream, tls: Some(mut tls) } = upstream {
+        let mut alert = [0; CLOSE_NOTIFY_ROOM];
+        if let Ok(length) = tls.session.close(&mut alert) {
+            let _peer_may_be_gone = stream.try_write(alert.get(..length).unwrap_or_default());
+        }
+    }
+    Ok(())
+}

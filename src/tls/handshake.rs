@@ -1,0 +1,232 @@
+//! The handshake as a state machine over bytes.
+//!
+//! The caller moves bytes: what the peer sent goes in through [`Handshake::receive`], what the
+//! peer must get comes out of [`Handshake::outgoing`], also when a step failed, because then
+//! it holds the alert. A step neither blocks nor waits.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use rustls::{AlertDescription, Error, PeerIncompatible, ProtocolVersion};
+
+use super::alert;
+use super::session::{Engine, Event, Session};
+use super::verify::{PeerIdentity, Verdict};
+use crate::authorization::Admission;
+
+/// The longest stretch of bytes a peer may leave unfinished: rustls takes handshake messages
+/// of up to 64 KiB, in records of 16 KiB.
+const LONGEST_UNFINISHED: usize = 128 * 1024;
+
+/// A handshake in progress. `Send`, owns everything it needs.
+#[derive(Debug)]
+pub struct Handshake {
+    engine: Engine,
+    verdict: Arc<Verdict>,
+    /// Whether the peer is asked for a certificate, so that the verifier has the last word.
+    verified: bool,
+    incoming: Vec<u8>,
+    outgoing: Vec<u8>,
+    first_record_seen: bool,
+    hello: HelloFacts,
+}
+
+/// What a step came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// Send what is outgoing, then bring more bytes of the peer.
+    NeedsBytes,
+    /// Send what is outgoing, then call [`Handshake::finish`].
+    Done,
+}
+
+/// A finished handshake: an admitted peer and the keys to talk to it.
+#[derive(Debug)]
+pub struct Established {
+    /// The record layer.
+    pub session: Session,
+    /// Bytes that arrived behind the handshake; to be opened before anything is read.
+    pub leftover: Vec<u8>,
+    /// Who the peer is; `None` if it was not asked.
+    pub peer: Option<PeerIdentity>,
+    /// The proof that it may be served.
+    pub admission: Admission,
+}
+
+/// Why a handshake failed; the text is what Ghostunnel 1.11.1 logs.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct HandshakeError(String);
+
+impl Handshake {
+    pub(super) fn new(engine: Engine, verdict: Arc<Verdict>, verified: bool) -> Self {
+        Self {
+            engine,
+            verdict,
+            verified,
+            incoming: Vec::new(),
+            outgoing: Vec::new(),
+            first_record_seen: false,
+            hello: HelloFacts::default(),
+        }
+    }
+
+    /// Adds bytes that the peer sent.
+    pub fn receive(&mut self, bytes: &[u8]) {
+        self.incoming.extend_from_slice(bytes);
+    }
+
+    /// Takes the bytes that must be sent to the peer now. After a failed step it is the alert,
+    /// or nothing where the peer could not have understood one.
+    pub fn outgoing(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.outgoing)
+    }
+
+    /// Goes as far as the bytes received so far allow.
+    pub fn step(&mut self) -> Result<Progress, HandshakeError> {
+        self.look_at_first_record()?;
+        let mut used = 0;
+        let outcome = loop {
+            let input = self.incoming.get_mut(used..).unwrap_or_default();
+            let (discard, event) = self.engine.turn(input, None, &mut self.outgoing);
+            used = used.saturating_add(discard);
+            match event {
+                Event::Encoded | Event::Transmitted => {}
+                Event::Plaintext | Event::MayWrite if !self.engine.is_handshaking() => break Ok(Progress::Done),
+                Event::Blocked | Event::MayWrite => break Ok(Progress::NeedsBytes),
+                Event::Plaintext | Event::PeerClosed | Event::Closed => {
+                    break Err(HandshakeError("EOF".to_owned()));
+                }
+                Event::Failed(error) => break Err(self.fail(&error)),
+            }
+        };
+        self.incoming.drain(..used.min(self.incoming.len()));
+        if self.incoming.len() > LONGEST_UNFINISHED {
+            return Err(HandshakeError("tls: handshake message is too long".to_owned()));
+        }
+        outcome
+    }
+
+    /// Turns a handshake whose last step said [`Progress::Done`] into an established
+    /// connection.
+    pub fn finish(self) -> Result<Established, HandshakeError> {
+        let (peer, admission) = if self.verified {
+            let Some((peer, admission)) = self.verdict.take_admitted() else {
+                return Err(HandshakeError("unauthorized: peer was not verified".to_owned()));
+            };
+            (Some(peer), admission)
+        } else {
+            (None, Admission::unauthenticated())
+        };
+        Ok(Established { session: Session::new(self.engine), leftover: self.incoming, peer, admission })
+    }
+
+    /// Refuses peers that don't speak TLS without an alert: they would not understand it.
+    fn look_at_first_record(&mut self) -> Result<(), HandshakeError> {
+        if self.first_record_seen || self.incoming.len() < RECORD_HEADER {
+            return Ok(());
+        }
+        self.first_record_seen = true;
+        let kind = self.incoming.first().copied().unwrap_or_default();
+        let major = self.incoming.get(1).copied().unwrap_or_default();
+        if !matches!(kind, RECORD_ALERT | RECORD_HANDSHAKE) || major >= 0x10 {
+            return Err(HandshakeError("tls: first record does not look like a TLS handshake".to_owned()));
+        }
+        if matches!(self.engine, Engine::Server(_)) {
+            self.hello = HelloFacts::read(&self.incoming);
+        }
+        Ok(())
+    }
+
+    fn fail(&mut self, error: &Error) -> HandshakeError {
+        self.engine.collect_alert(&mut self.outgoing);
+        if *error == Error::NoCertificatesPresented {
+            self.use_older_alert_for_missing_certificate();
+        }
+        HandshakeError(self.verdict.take_refusal().unwrap_or_else(|| self.describe(error)))
+    }
+
+    /// certificate_required exists since TLS 1.3 (RFC 8446, section 6.2); rustls sends it to
+    /// older clients as well. The alert is still plain there, so it can be exchanged.
+    fn use_older_alert_for_missing_certificate(&mut self) {
+        let newer = [RECORD_ALERT, 3, 3, 0, 2, 2, u8::from(AlertDescription::CertificateRequired)];
+        if self.engine.protocol_version() == Some(ProtocolVersion::TLSv1_2)
+            && self.outgoing.ends_with(&newer)
+            && let Some(description) = self.outgoing.last_mut()
+        {
+            *description = u8::from(AlertDescription::HandshakeFailure);
+        }
+    }
+
+    fn describe(&self, error: &Error) -> String {
+        match error {
+            Error::NoCertificatesPresented => "tls: client didn't provide a certificate".to_owned(),
+            Error::AlertReceived(received) => format!("remote error: tls: {}", alert::text(*received)),
+            Error::PeerIncompatible(
+                PeerIncompatible::Tls12NotOffered
+                | PeerIncompatible::Tls12NotOfferedOrEnabled
+                | PeerIncompatible::SupportedVersionsExtensionRequired,
+            ) => format!("tls: client offered only unsupported versions: {}", self.hello.versions()),
+            Error::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13) => {
+                "remote error: tls: protocol version not supported".to_owned()
+            }
+            Error::PeerIncompatible(PeerIncompatible::NoCipherSuitesInCommon) => format!(
+                "tls: no cipher suite supported by both client and server; client offered: {}",
+                hex_list(&self.hello.suites)
+            ),
+            Error::PeerIncompatible(PeerIncompatible::NoKxGroupsInCommon) => {
+                "tls: no key exchanges supported by both client and server".to_owned()
+            }
+            Error::DecryptError => "local error: tls: bad record MAC".to_owned(),
+            Error::InvalidCertificate(rustls::CertificateError::BadSignature) => {
+                "tls: invalid signature by the peer's certificate".to_owned()
+            }
+            other => format!("tls: {other}"),
+        }
+    }
+}
+
+const RECORD_HEADER: usize = 5;
+const RECORD_ALERT: u8 = 0x15;
+const RECORD_HANDSHAKE: u8 = 0x16;
+
+/// What a refusal's log line tells about the client's hello. Read with care but without
+/// trust: rustls does the parsing that counts.
+#[derive(Debug, Default)]
+struct HelloFacts {
+    legacy_version: u16,
+    suites: Vec<u16>,
+}
+
+impl HelloFacts {
+    /// Reads a ClientHello (RFC 8446, section 4.1.2) at the start of the first record; what is
+    /// missing or cut off stays empty.
+    fn read(record: &[u8]) -> Self {
+        const VERSION: usize = RECORD_HEADER + 4;
+        const SESSION_ID: usize = VERSION + 2 + 32;
+        let pair = |at: usize| Some(u16::from_be_bytes([*record.get(at)?, *record.get(at + 1)?]));
+        let suites = || {
+            let list = SESSION_ID + 1 + usize::from(*record.get(SESSION_ID)?);
+            let length = usize::from(pair(list)?);
+            Some((0..length / 2).map_while(|index| pair(list + 2 + 2 * index)).collect())
+        };
+        Self { legacy_version: pair(VERSION).unwrap_or_default(), suites: suites().unwrap_or_default() }
+    }
+
+    /// The versions such a client can speak, newest first, as a list of hexadecimal numbers.
+    fn versions(&self) -> String {
+        const TLS_1_0: u16 = 0x0301;
+        hex_list(&(TLS_1_0..=self.legacy_version.min(0x0302)).rev().collect::<Vec<_>>())
+    }
+}
+
+fn hex_list(numbers: &[u16]) -> String {
+    let mut list = String::from("[");
+    for (index, number) in numbers.iter().enumerate() {
+        let blank = if index == 0 { "" } else { " " };
+        // Writing to a string can't fail.
+        let _infallible = write!(list, "{blank}{number:x}");
+    }
+    list.push(']');
+    list
+}

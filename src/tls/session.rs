@@ -1,0 +1,289 @@
+//! The record layer of an established connection: plaintext in and out of caller-owned
+//! buffers. This is the seam behind which another record engine can come.
+
+use std::fmt;
+
+use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
+use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
+use rustls::{Error, ProtocolVersion};
+
+use super::alert;
+
+/// What sealing adds at most to 256 KiB of plaintext: 16 records of 29 bytes (TLS 1.2 with
+/// AES-GCM), a key update that the peer asked for, and room for a close_notify.
+pub const SEAL_OVERHEAD: usize = 4096;
+
+/// More than any close_notify record: with two bytes of alert it takes 31 in TLS 1.2 with
+/// AES-GCM and 24 in TLS 1.3; a key update that is owed may go ahead of it.
+pub const CLOSE_NOTIFY_ROOM: usize = 256;
+
+/// An established connection's keys and sequence numbers, on either side of TLS.
+#[derive(Debug)]
+pub struct Session {
+    engine: Engine,
+}
+
+/// What [`Session::open`] made of the bytes it was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Opened {
+    /// Bytes taken from the front of the input; the rest is an incomplete record, to be
+    /// presented again with more behind it.
+    pub consumed: usize,
+    /// The peer has sent close_notify: no plaintext will follow.
+    pub closed: bool,
+}
+
+/// Why records can't be opened or sealed any more.
+#[derive(Debug, Clone)]
+pub struct SessionError(Error);
+
+impl fmt::Display for SessionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Error::AlertReceived(received) => write!(f, "remote error: tls: {}", alert::text(*received)),
+            Error::DecryptError => f.write_str("local error: tls: bad record MAC"),
+            Error::PeerSentOversizedRecord => f.write_str("local error: tls: record overflow"),
+            other => write!(f, "tls: {other}"),
+        }
+    }
+}
+
+impl std::error::Error for SessionError {}
+
+impl Session {
+    pub(super) fn new(engine: Engine) -> Self {
+        Self { engine }
+    }
+
+    /// Opens all complete records in `input`, appending their plaintext to `plain` and
+    /// whatever the protocol owes the peer (alerts) to `reply`.
+    ///
+    /// On an error `reply` may hold the alert that tells the peer, and `plain` what was opened
+    /// before the bad record; both are still to be delivered.
+    pub fn open(
+        &mut self,
+        input: &mut [u8],
+        plain: &mut Vec<u8>,
+        reply: &mut Vec<u8>,
+    ) -> Result<Opened, SessionError> {
+        let mut opened = Opened { consumed: 0, closed: false };
+        loop {
+            let rest = input.get_mut(opened.consumed..).unwrap_or_default();
+            let (discard, event) = self.engine.turn(rest, Some(plain), reply);
+            opened.consumed = opened.consumed.saturating_add(discard);
+            match event {
+                Event::Plaintext | Event::Encoded | Event::Transmitted => {}
+                Event::PeerClosed => opened.closed = true,
+                Event::Closed | Event::Blocked | Event::MayWrite => return Ok(opened),
+                Event::Failed(error) => {
+                    self.engine.collect_alert(reply);
+                    return Err(SessionError(error));
+                }
+            }
+        }
+    }
+
+    /// Seals `plain` into as few records as possible, written to the front of `out`; returns
+    /// how many bytes of `out` are to be sent.
+    ///
+    /// `out` must have [`SEAL_OVERHEAD`] bytes more than `plain`, which may be up to 256 KiB.
+    pub fn seal(&mut self, plain: &[u8], out: &mut [u8]) -> Result<usize, SessionError> {
+        self.engine.write(out, |writer, out| writer.encrypt(plain, out))
+    }
+
+    /// Writes close_notify to the front of `out` and returns its length: nothing can be sealed
+    /// afterwards, but records of the peer can still be opened.
+    pub fn close(&mut self, out: &mut [u8]) -> Result<usize, SessionError> {
+        self.engine.write(out, |writer, out| writer.close_notify(out))
+    }
+}
+
+/// rustls' two connection types behind one face. Boxed: a connection moves from the handshake
+/// into the relay, and both futures should be small.
+#[derive(Debug)]
+pub(super) enum Engine {
+    Server(Box<UnbufferedServerConnection>),
+    Client(Box<UnbufferedClientConnection>),
+}
+
+/// What one turn of the engine came to.
+pub(super) enum Event {
+    /// Plaintext was appended, or is waiting when nobody asked for it.
+    Plaintext,
+    /// Bytes for the peer were appended.
+    Encoded,
+    /// All bytes for the peer so far have been handed over.
+    Transmitted,
+    /// close_notify arrived; seen once.
+    PeerClosed,
+    /// Both sides have closed.
+    Closed,
+    /// More bytes from the peer are needed to go on.
+    Blocked,
+    /// Nothing more to do with the input; application data may be sent.
+    MayWrite,
+    Failed(Error),
+}
+
+trait Side {
+    type Data;
+
+    fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
+}
+
+impl Side for UnbufferedServerConnection {
+    type Data = ServerConnectionData;
+
+    fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        self.process_tls_records(incoming)
+    }
+}
+
+impl Side for UnbufferedClientConnection {
+    type Data = ClientConnectionData;
+
+    fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        self.process_tls_records(incoming)
+    }
+}
+
+impl Engine {
+    pub(super) fn is_handshaking(&self) -> bool {
+        match self {
+            Self::Server(connection) => connection.is_handshaking(),
+            Self::Client(connection) => connection.is_handshaking(),
+        }
+    }
+
+    pub(super) fn protocol_version(&self) -> Option<ProtocolVersion> {
+        match self {
+            Self::Server(connection) => connection.protocol_version(),
+            Self::Client(connection) => connection.protocol_version(),
+        }
+    }
+
+    /// Lets rustls make one step; returns how many bytes of `input` it is done with.
+    pub(super) fn turn(
+        &mut self,
+        input: &mut [u8],
+        plain: Option<&mut Vec<u8>>,
+        out: &mut Vec<u8>,
+    ) -> (usize, Event) {
+        match self {
+            Self::Server(connection) => turn(connection.as_mut(), input, plain, out),
+            Self::Client(connection) => turn(connection.as_mut(), input, plain, out),
+        }
+    }
+
+    /// After a failure: appends the alert that rustls has ready for the peer, if any.
+    pub(super) fn collect_alert(&mut self, out: &mut Vec<u8>) {
+        while let (_, Event::Encoded) = self.turn(&mut [], None, out) {}
+    }
+
+    fn write(
+        &mut self,
+        out: &mut [u8],
+        action: impl Fn(&mut dyn Writer, &mut [u8]) -> Result<usize, EncryptError>,
+    ) -> Result<usize, SessionError> {
+        match self {
+            Self::Server(connection) => write(connection.as_mut(), out, action),
+            Self::Client(connection) => write(connection.as_mut(), out, action),
+        }
+    }
+}
+
+fn turn<S: Side>(
+    side: &mut S,
+    input: &mut [u8],
+    plain: Option<&mut Vec<u8>>,
+    out: &mut Vec<u8>,
+) -> (usize, Event) {
+    let status = side.process(input);
+    let mut discard = status.discard;
+    let event = match status.state {
+        Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+            let Some(plain) = plain else { return (discard, Event::Plaintext) };
+            while let Some(record) = traffic.next_record() {
+                match record {
+                    Ok(record) => {
+                        discard = discard.saturating_add(record.discard);
+                        plain.extend_from_slice(record.payload);
+                    }
+                    Err(error) => return (discard, Event::Failed(error)),
+                }
+            }
+            Event::Plaintext
+        }
+        Ok(ConnectionState::EncodeTlsData(mut data)) => {
+            let start = out.len();
+            match data.encode(&mut []) {
+                Err(EncodeError::InsufficientSize(needed)) => {
+                    out.resize(start.saturating_add(needed.required_size), 0);
+                    let room = out.get_mut(start..).unwrap_or_default();
+                    match data.encode(room) {
+                        Ok(_) => Event::Encoded,
+                        Err(_) => Event::Failed(Error::General("handshake data did not fit".to_owned())),
+                    }
+                }
+                _ => Event::Encoded,
+            }
+        }
+        Ok(ConnectionState::TransmitTlsData(data)) => {
+            data.done();
+            Event::Transmitted
+        }
+        Ok(ConnectionState::PeerClosed) => Event::PeerClosed,
+        Ok(ConnectionState::Closed) => Event::Closed,
+        Ok(ConnectionState::BlockedHandshake) => Event::Blocked,
+        Ok(ConnectionState::WriteTraffic(_)) => Event::MayWrite,
+        // Early data is never enabled, and a state that this release doesn't know can't be served.
+        Ok(_) => Event::Failed(Error::General("unexpected TLS state".to_owned())),
+        Err(error) => Event::Failed(error),
+    };
+    (discard, event)
+}
+
+/// The two things that can be written once a connection is established.
+trait Writer {
+    fn encrypt(&mut self, plain: &[u8], out: &mut [u8]) -> Result<usize, EncryptError>;
+    fn close_notify(&mut self, out: &mut [u8]) -> Result<usize, EncryptError>;
+}
+
+impl<Data> Writer for rustls::unbuffered::WriteTraffic<'_, Data> {
+    fn encrypt(&mut self, plain: &[u8], out: &mut [u8]) -> Result<usize, EncryptError> {
+        rustls::unbuffered::WriteTraffic::encrypt(self, plain, out)
+    }
+
+    fn close_notify(&mut self, out: &mut [u8]) -> Result<usize, EncryptError> {
+        self.queue_close_notify(out)
+    }
+}
+
+fn write<S: Side>(
+    side: &mut S,
+    out: &mut [u8],
+    action: impl Fn(&mut dyn Writer, &mut [u8]) -> Result<usize, EncryptError>,
+) -> Result<usize, SessionError> {
+    let mut written = 0;
+    loop {
+        let room = out.get_mut(written..).unwrap_or_default();
+        match side.process(&mut []).state {
+            Ok(ConnectionState::WriteTraffic(mut writer)) => {
+                return match action(&mut writer, room) {
+                    Ok(length) => Ok(written.saturating_add(length)),
+                    Err(error) => Err(SessionError(Error::General(error.to_string()))),
+                };
+            }
+            // The answer to something that the peer sent goes out ahead of our data.
+            Ok(ConnectionState::EncodeTlsData(mut data)) => match data.encode(room) {
+                Ok(length) => written = written.saturating_add(length),
+                Err(error) => return Err(SessionError(Error::General(error.to_string()))),
+            },
+            Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
+            Ok(ConnectionState::PeerClosed) => {}
+            Ok(_) => return Err(SessionError(Error::General("session is closed".to_owned()))),
+            Err(error) => return Err(SessionError(error)),
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! Whether a peer may enter: its path through `pki`, then its identity through the access
+//! rules, all before the handshake is over, so that a refusal is an alert and no backend
+//! ever hears of the peer.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ghostunnel_pki::{self as pki, PathErrorKind, PathRequest, TrustAnchors, Usage};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::WebPkiSupportedAlgorithms;
+use rustls::pki_types::{CertificateDer, ServerName as RustlsName, SubjectPublicKeyInfoDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, PeerMisbehaved, SignatureScheme,
+};
+
+use super::options;
+use crate::authorization::{Admission, Decision, Rules};
+
+/// What an admitted peer proved to be; `None` inside [`super::Established`] when no
+/// certificate was asked for.
+pub type PeerIdentity = Arc<pki::Identity>;
+
+/// Filled in by the verifier of one connection, read when its handshake has ended.
+#[derive(Debug, Default)]
+pub(super) struct Verdict(Mutex<Option<Result<(PeerIdentity, Admission), String>>>);
+
+impl Verdict {
+    /// Takes the peer, if the verifier was asked and admitted it.
+    pub(super) fn take_admitted(&self) -> Option<(PeerIdentity, Admission)> {
+        self.slot().take()?.ok()
+    }
+
+    /// Takes the reason for which the verifier refused the peer, in the words of the log.
+    pub(super) fn take_refusal(&self) -> Option<String> {
+        self.slot().take()?.err()
+    }
+
+    fn record(&self, outcome: Result<(PeerIdentity, Admission), String>) {
+        *self.slot() = Some(outcome);
+    }
+
+    fn slot(&self) -> MutexGuard<'_, Option<Result<(PeerIdentity, Admission), String>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Conditions a peer's certificate must meet, shared by all connections of one
+/// configuration.
+#[derive(Debug)]
+pub(super) struct Conditions {
+    pub(super) anchors: Arc<TrustAnchors>,
+    pub(super) rules: Rules,
+    pub(super) usage: Usage,
+    /// The name a server must prove; `None` where peers are clients.
+    pub(super) server_name: Option<String>,
+}
+
+/// Why a chain was refused: the text for the log and the error that makes rustls send the
+/// alert that Ghostunnel 1.11.1 sends.
+struct Refused {
+    text: String,
+    alert: CertificateError,
+}
+
+impl Conditions {
+    fn judge(
+        &self,
+        leaf: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(PeerIdentity, Admission), Refused> {
+        let presented = std::iter::once(leaf)
+            .chain(others)
+            .map(|der| pki::Certificate::parse(der))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| Refused {
+                text: format!("tls: failed to parse {} certificate: {error}", self.peer_word()),
+                alert: CertificateError::BadEncoding,
+            })?;
+        let path = pki::validate(&PathRequest {
+            presented: &presented,
+            anchors: &self.anchors,
+            time: now,
+            usage: self.usage,
+            server_name: self.server_name.as_deref(),
+        })
+        .map_err(|error| Refused {
+            alert: alert_for(error.kind()),
+            text: format!("tls: failed to verify certificate: {error}"),
+        })?;
+        let identity = Arc::new(pki::Identity::of(path.leaf()));
+        match self.rules.authorize(&identity) {
+            Decision::Admitted(admission) => Ok((identity, admission)),
+            Decision::Refused(refusal) => {
+                Err(Refused { text: refusal.to_string(), alert: CertificateError::BadEncoding })
+            }
+        }
+    }
+
+    fn peer_word(&self) -> &'static str {
+        if self.server_name.is_some() { "server" } else { "client" }
+    }
+}
+
+/// unknown_ca and certificate_expired where these are the reason, bad_certificate (which
+/// rustls sends for `BadEncoding`) for everything else.
+fn alert_for(kind: PathErrorKind) -> CertificateError {
+    match kind {
+        PathErrorKind::UnknownAuthority => CertificateError::UnknownIssuer,
+        PathErrorKind::Expired => CertificateError::Expired,
+        _ => CertificateError::BadEncoding,
+    }
+}
+
+/// Verifies the clients of one connection to a server tunnel.
+#[derive(Debug)]
+pub(super) struct ClientVerifier {
+    pub(super) conditions: Arc<Conditions>,
+    pub(super) hints: Arc<[DistinguishedName]>,
+    pub(super) verdict: Arc<Verdict>,
+}
+
+impl ClientCertVerifier for ClientVerifier {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &self.hints
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        match self.conditions.judge(end_entity, intermediates, now) {
+            Ok(admitted) => {
+                self.verdict.record(Ok(admitted));
+                Ok(ClientCertVerified::assertion())
+            }
+            Err(refused) => {
+                self.verdict.record(Err(refused.text));
+                Err(Error::InvalidCertificate(refused.alert))
+            }
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        algorithms().supported_schemes()
+    }
+}
+
+/// Verifies the server of one connection of a client tunnel. Whatever the reason of a
+/// refusal, the server is told bad_certificate, as Ghostunnel 1.11.1 does.
+#[derive(Debug)]
+pub(super) struct ServerVerifier {
+    pub(super) conditions: Arc<Conditions>,
+    pub(super) verdict: Arc<Verdict>,
+}
+
+impl ServerCertVerifier for ServerVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &RustlsName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        match self.conditions.judge(end_entity, intermediates, now) {
+            Ok(admitted) => {
+                self.verdict.record(Ok(admitted));
+                Ok(ServerCertVerified::assertion())
+            }
+            Err(refused) => {
+                self.verdict.record(Err(refused.text));
+                Err(Error::InvalidCertificate(CertificateError::BadEncoding))
+            }
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        algorithms().supported_schemes()
+    }
+}
+
+fn algorithms() -> WebPkiSupportedAlgorithms {
+    options::provider().signature_verification_algorithms
+}
+
+// Both checks take the public key out of our own parse of the certificate: rustls' ready-made
+// helpers parse it again, and refuse the X.509 v1 certificates that many private CAs issue.
+
+fn public_key(cert: &CertificateDer<'_>) -> Result<SubjectPublicKeyInfoDer<'static>, Error> {
+    let parsed = pki::Certificate::parse(cert).map_err(|_| CertificateError::BadEncoding)?;
+    Ok(SubjectPublicKeyInfoDer::from(parsed.subject_public_key_info().to_vec()))
+}
+
+fn verify_tls13_signature(
+    message: &[u8],
+    cert: &CertificateDer<'_>,
+    dss: &DigitallySignedStruct,
+) -> Result<HandshakeSignatureValid, Error> {
+    rustls::crypto::verify_tls13_signature_with_raw_key(message, &public_key(cert)?, dss, &algorithms())
+}
+
+fn verify_tls12_signature(
+    message: &[u8],
+    cert: &CertificateDer<'_>,
+    dss: &DigitallySignedStruct,
+) -> Result<HandshakeSignatureValid, Error> {
+    let spki = public_key(cert)?;
+    let key = webpki::RawPublicKeyEntity::try_from(&spki).map_err(|_| CertificateError::BadEncoding)?;
+    let algorithms = algorithms();
+    // One scheme of TLS 1.2 stands for several curves (RFC 5246, section 7.4.1.4.1): the
+    // first that fits the key decides.
+    let candidates = algorithms
+        .mapping
+        .iter()
+        .find(|(scheme, _)| *scheme == dss.scheme)
+        .map(|(_, candidates)| *candidates)
+        .ok_or(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme)?;
+    for algorithm in candidates {
+        match key.verify_signature(*algorithm, message, dss.signature()) {
+            Ok(()) => return Ok(HandshakeSignatureValid::assertion()),
+            Err(webpki::Error::UnsupportedSignatureAlgorithmForPublicKeyContext(_)) => continue,
+            Err(_) => break,
+        }
+    }
+    Err(CertificateError::BadSignature.into())
+}
