@@ -178,11 +178,11 @@ fn load(config: &Config) -> Result<Loaded, StartError> {
     // Nobody could read them without a status port.
     let metrics = Arc::new(if config.status.is_some() { Registry::new() } else { Registry::disabled() });
     let drain = Drain::default();
-    let resolver = Arc::new(Resolver::default());
+    let resolver = Resolver::default();
     let surroundings = || Surroundings {
         metrics: Arc::clone(&metrics),
         drain: drain.clone(),
-        resolver: Arc::clone(&resolver),
+        resolver: resolver.clone(),
     };
     let assemble = |tunnel| Assembled::new(tunnel, surroundings()).map(Arc::new);
     let tunnels = config.tunnels.iter().map(assemble).collect::<Result<_, _>>()?;

@@ -15,7 +15,7 @@ use crate::authorization::Admission;
 use crate::logging::class;
 use crate::metrics::Registry;
 use crate::net::{Accepted, Stream};
-use crate::tls::Established;
+use crate::tls::{Established, PeerIdentity, Session};
 
 /// Serves an accepted connection to its end. What it holds of the process (its slot, its
 /// place in the drain) is given back when this returns.
@@ -49,15 +49,15 @@ async fn join(shared: &Shared, accepted: Accepted) -> Option<Joined> {
         Side::Client(_) => (Admission::local_peer(), None),
         Side::Server(_) => {
             let established = shake_hands(shared, &mut stream, deadline).await?;
-            let Established { session, leftover, peer, admission } = established;
-            (admission, Some((session, leftover, peer)))
+            let Established { session, peer, admission } = established;
+            (admission, Some((session, peer)))
         }
     };
     let upstream = match unless_draining(shared, upstream::reach(shared, &admission, deadline)).await {
         Some(Ok(upstream)) => upstream,
         failed => {
             let text = failed.and_then(Result::err).unwrap_or_else(|| upstream::canceled_text(shared));
-            if let Some((mut session, _, _)) = tls {
+            if let Some((mut session, _)) = tls {
                 handshake::hang_up(&mut session, &mut stream).await;
             }
             return dial_failed(shared, &text);
@@ -66,20 +66,20 @@ async fn join(shared: &Shared, accepted: Accepted) -> Option<Joined> {
     join_ends(stream, tls, upstream)
 }
 
-type TlsPeer = (crate::tls::Session, Vec<u8>, Option<crate::tls::PeerIdentity>);
+type TlsPeer = (Session, Option<PeerIdentity>);
 
 /// Exactly one of the two ends speaks TLS.
 fn join_ends(accepted: Stream, accepted_tls: Option<TlsPeer>, upstream: Upstream) -> Option<Joined> {
     let (left, right) = (accepted.peer().clone(), upstream.stream.peer().clone());
     match (accepted_tls, upstream.tls) {
-        (Some((session, leftover, peer)), None) => Some(Joined {
+        (Some((session, peer)), None) => Some(Joined {
             pipe: Pipe::tls_accepted(left, peer, right),
-            tls: TlsEnd { stream: accepted, session, leftover },
+            tls: TlsEnd { stream: accepted, session },
             plain: upstream.stream,
         }),
-        (None, Some(Established { session, leftover, peer, .. })) => Some(Joined {
+        (None, Some(Established { session, peer, .. })) => Some(Joined {
             pipe: Pipe::tls_dialled(left, right, peer),
-            tls: TlsEnd { stream: upstream.stream, session, leftover },
+            tls: TlsEnd { stream: upstream.stream, session },
             plain: accepted,
         }),
         _ => None,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 
 use super::scratch;
-use crate::net::Stream;
+use crate::net::{Operation, Stream};
 use crate::tls::{CLOSE_NOTIFY_ROOM, Established, Handshake, Progress, Session};
 
 /// Handshake messages are read in pieces of this size; a whole flight mostly fits one.
@@ -28,7 +28,7 @@ pub(super) async fn drive(mut handshake: Handshake, stream: &mut Stream) -> Resu
             let written = stream.write_all(&outgoing).await;
             // A refusal is the better reason when the peer is gone before it hears of it.
             if let (Ok(_), Err(error)) = (&progress, written) {
-                return Err(stream.fault_text("write", &error));
+                return Err(stream.error_text(Operation::Write, &error));
             }
         }
         match progress {
@@ -46,7 +46,7 @@ async fn receive(handshake: &mut Handshake, stream: &mut Stream) -> Result<(), S
     match poll_read_piece(handshake, stream).await {
         Ok(0) => Err("EOF".to_owned()),
         Ok(_) => Ok(()),
-        Err(error) => Err(stream.fault_text("read", &error)),
+        Err(error) => Err(stream.error_text(Operation::Read, &error)),
     }
 }
 
@@ -75,7 +75,7 @@ pub(super) async fn hang_up(session: &mut Session, stream: &mut Stream) {
 /// Closes our direction and reads until the peer has closed its own: a socket that is closed
 /// with unread bytes is reset, and a reset can overtake the alert.
 async fn say_farewell(stream: &mut Stream) {
-    stream.shutdown_write();
+    let _peer_may_be_gone = stream.shutdown_write();
     let gone = poll_fn(|context| {
         loop {
             let read = scratch::with(|scratch| {

@@ -50,23 +50,22 @@ pub enum Side {
 }
 
 /// What the tunnels of a process share.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Surroundings {
     /// Counts what happens.
     pub metrics: Arc<Registry>,
     /// Tells when to stop, and is told who is still busy.
     pub drain: Drain,
     /// Looks names up.
-    pub resolver: Arc<Resolver>,
+    pub resolver: Resolver,
 }
 
 /// One tunnel at work. Cheap to clone; shared by all workers.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Proxy {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug)]
 struct Shared {
     side: Side,
     target: TargetAddr,

@@ -23,8 +23,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use super::scratch::{self, LARGEST_READ, Scratch};
-use crate::net::Stream;
-use crate::tls::{CLOSE_NOTIFY_ROOM, Session, SessionError};
+use crate::net::{Operation, Stream};
+use crate::tls::{CLOSE_NOTIFY_ROOM, Opened, Session, SessionError};
 
 /// Read sizes: what a direction starts with; what it falls back to when its destination
 /// takes less than it is given, so that a slow reader pins little; and the most.
@@ -38,8 +38,6 @@ const LINGER: Duration = Duration::from_secs(1);
 pub(super) struct TlsEnd {
     pub(super) stream: Stream,
     pub(super) session: Session,
-    /// An incomplete record, or bytes that came behind the handshake.
-    pub(super) leftover: Vec<u8>,
 }
 
 /// When a relay must end.
@@ -98,7 +96,7 @@ struct Relay<'a> {
     sealing: Direction,
     /// Payload bytes of the records that were written.
     sealed: u64,
-    /// Nothing has been opened yet: the leftover of the handshake may hold whole records.
+    /// Nothing has been opened yet: what came behind the handshake may be whole records.
     untouched: bool,
     /// A fatal alert was sent or received: nothing can be sealed any more.
     session_is_dead: bool,
@@ -212,7 +210,7 @@ impl Relay<'_> {
                     match flushed {
                         Err(error) => self.opening_cannot_deliver(&error),
                         Ok(()) if self.opening.phase == Phase::Delivering => {
-                            self.plain.shutdown_write();
+                            let _peer_may_be_gone = self.plain.shutdown_write();
                             self.opening.phase = Phase::Ended;
                         }
                         Ok(()) if turns.is_over(context) => return Poll::Pending,
@@ -225,7 +223,7 @@ impl Relay<'_> {
 
     /// Reads once, opens what is complete, writes it in one go.
     fn poll_open(&mut self, context: &mut Context<'_>, scratch: &mut Scratch) -> Poll<()> {
-        let kept = self.tls.leftover.len();
+        let kept = self.tls.session.unopened().len();
         let read = if std::mem::take(&mut self.untouched) {
             0
         } else {
@@ -250,17 +248,13 @@ impl Relay<'_> {
             return Poll::Ready(());
         };
         if let Some(front) = input.get_mut(..kept) {
-            front.copy_from_slice(&self.tls.leftover);
+            front.copy_from_slice(self.tls.session.unopened());
         }
         scratch.plain.clear();
         let mut reply = Vec::new();
         match self.tls.session.open(input, &mut scratch.plain, &mut reply) {
-            Ok(opened) => {
-                self.tls.leftover = input.get(opened.consumed..).unwrap_or_default().to_vec();
-                if opened.closed {
-                    self.opening.phase = Phase::Delivering;
-                }
-            }
+            Ok(Opened::Open) => {}
+            Ok(Opened::Closed) => self.opening.phase = Phase::Delivering,
             Err(error) => {
                 self.observer.failed(&error.to_string());
                 self.opening.phase = Phase::Delivering;
@@ -376,7 +370,7 @@ impl Relay<'_> {
             // Whoever is still sending learns that nobody listens; what it was sent is flushed.
             for (direction, source) in [(&self.opening, &self.tls.stream), (&self.sealing, &self.plain)] {
                 if direction.phase == Phase::Discarding {
-                    source.shutdown_write();
+                    let _peer_may_be_gone = source.shutdown_write();
                 }
             }
         }
@@ -415,11 +409,11 @@ impl Relay<'_> {
 
     fn timeout_text(&self, direction: &Direction, source: End) -> String {
         let (stream, operation) = if direction.rest.is_empty() {
-            (self.stream(source), "read")
+            (self.stream(source), Operation::Read)
         } else {
-            (self.stream(source.other()), "write")
+            (self.stream(source.other()), Operation::Write)
         };
-        stream.fault_text(operation, &io::Error::from(io::ErrorKind::TimedOut))
+        stream.error_text(operation, &io::Error::from(io::ErrorKind::TimedOut))
     }
 
     /// Says goodbye where it has not been said, if that takes no waiting.
@@ -433,13 +427,13 @@ impl Relay<'_> {
 
     fn report_read(&self, error: &io::Error, end: End) {
         if !is_orderly(error) {
-            self.observer.failed(&self.stream(end).fault_text("read", error));
+            self.observer.failed(&self.stream(end).error_text(Operation::Read, error));
         }
     }
 
     fn report_write(&self, error: &io::Error, end: End) {
         if !is_orderly(error) {
-            self.observer.failed(&self.stream(end).fault_text("write", error));
+            self.observer.failed(&self.stream(end).error_text(Operation::Write, error));
         }
     }
 

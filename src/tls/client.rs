@@ -7,7 +7,7 @@ use ghostunnel_pki::Usage;
 use rustls::client::{ClientConfig, Resumption};
 use rustls::pki_types::ServerName as RustlsName;
 use rustls::sign::SingleCertAndKey;
-use rustls::UnbufferedClientConnection;
+use rustls::client::UnbufferedClientConnection;
 
 use super::ServerName;
 use super::handshake::Handshake;

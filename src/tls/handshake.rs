@@ -43,10 +43,8 @@ pub enum Progress {
 /// A finished handshake: an admitted peer and the keys to talk to it.
 #[derive(Debug)]
 pub struct Established {
-    /// The record layer.
+    /// The record layer; bytes that came behind the handshake are in it.
     pub session: Session,
-    /// Bytes that arrived behind the handshake; to be opened before anything is read.
-    pub leftover: Vec<u8>,
     /// Who the peer is; `None` if it was not asked.
     pub peer: Option<PeerIdentity>,
     /// The proof that it may be served.
@@ -97,7 +95,11 @@ impl Handshake {
                 Event::Plaintext | Event::PeerClosed | Event::Closed => {
                     break Err(HandshakeError("EOF".to_owned()));
                 }
-                Event::Failed(error) => break Err(self.fail(&error)),
+                Event::Failed(error) => {
+                    let rest = self.incoming.get_mut(used..).unwrap_or_default();
+                    self.engine.collect_alert(rest, &mut self.outgoing);
+                    return Err(self.failure(&error));
+                }
             }
         };
         self.incoming.drain(..used.min(self.incoming.len()));
@@ -118,7 +120,7 @@ impl Handshake {
         } else {
             (None, Admission::unauthenticated())
         };
-        Ok(Established { session: Session::new(self.engine), leftover: self.incoming, peer, admission })
+        Ok(Established { session: Session::new(self.engine, self.incoming), peer, admission })
     }
 
     /// Refuses peers that don't speak TLS without an alert: they would not understand it.
@@ -138,8 +140,7 @@ impl Handshake {
         Ok(())
     }
 
-    fn fail(&mut self, error: &Error) -> HandshakeError {
-        self.engine.collect_alert(&mut self.outgoing);
+    fn failure(&mut self, error: &Error) -> HandshakeError {
         if *error == Error::NoCertificatesPresented {
             self.use_older_alert_for_missing_certificate();
         }

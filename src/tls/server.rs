@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use ghostunnel_pki::Usage;
-use rustls::server::{NoServerSessionStorage, ServerConfig};
+use rustls::server::{NoServerSessionStorage, ServerConfig, UnbufferedServerConnection};
 use rustls::sign::SingleCertAndKey;
-use rustls::{DistinguishedName, UnbufferedServerConnection};
+use rustls::DistinguishedName;
 
 use super::handshake::Handshake;
 use super::options;

@@ -18,20 +18,24 @@ pub const SEAL_OVERHEAD: usize = 4096;
 /// AES-GCM and 24 in TLS 1.3; a key update that is owed may go ahead of it.
 pub const CLOSE_NOTIFY_ROOM: usize = 256;
 
-/// An established connection's keys and sequence numbers, on either side of TLS.
+/// An established connection's keys and sequence numbers, on either side of TLS, and the
+/// bytes of the peer that could not be opened yet.
 #[derive(Debug)]
 pub struct Session {
     engine: Engine,
+    /// An incomplete record or handshake message; after the handshake whatever came behind it.
+    /// rustls keeps positions in it and must be shown it on every call: with another buffer it
+    /// panics.
+    unopened: Vec<u8>,
 }
 
-/// What [`Session::open`] made of the bytes it was given.
+/// Whether the peer goes on sending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Opened {
-    /// Bytes taken from the front of the input; the rest is an incomplete record, to be
-    /// presented again with more behind it.
-    pub consumed: usize,
+pub enum Opened {
+    /// More records may follow.
+    Open,
     /// The peer has sent close_notify: no plaintext will follow.
-    pub closed: bool,
+    Closed,
 }
 
 /// Why records can't be opened or sealed any more.
@@ -52,12 +56,19 @@ impl fmt::Display for SessionError {
 impl std::error::Error for SessionError {}
 
 impl Session {
-    pub(super) fn new(engine: Engine) -> Self {
-        Self { engine }
+    pub(super) fn new(engine: Engine, unopened: Vec<u8>) -> Self {
+        Self { engine, unopened }
     }
 
-    /// Opens all complete records in `input`, appending their plaintext to `plain` and
-    /// whatever the protocol owes the peer (alerts) to `reply`.
+    /// What has arrived and could not be opened yet; at most a record and a handshake message
+    /// once [`Session::open`] has been called.
+    pub fn unopened(&self) -> &[u8] {
+        &self.unopened
+    }
+
+    /// Opens all complete records in `input`, which is [`Session::unopened`] with new bytes
+    /// behind it; appends their plaintext to `plain` and whatever the protocol owes the peer
+    /// (alerts) to `reply`. To be called once without new bytes right after the handshake.
     ///
     /// On an error `reply` may hold the alert that tells the peer, and `plain` what was opened
     /// before the bad record; both are still to be delivered.
@@ -67,17 +78,22 @@ impl Session {
         plain: &mut Vec<u8>,
         reply: &mut Vec<u8>,
     ) -> Result<Opened, SessionError> {
-        let mut opened = Opened { consumed: 0, closed: false };
+        let mut opened = Opened::Open;
+        let mut consumed = 0;
         loop {
-            let rest = input.get_mut(opened.consumed..).unwrap_or_default();
+            let rest = input.get_mut(consumed..).unwrap_or_default();
             let (discard, event) = self.engine.turn(rest, Some(plain), reply);
-            opened.consumed = opened.consumed.saturating_add(discard);
+            consumed = consumed.saturating_add(discard);
             match event {
                 Event::Plaintext | Event::Encoded | Event::Transmitted => {}
-                Event::PeerClosed => opened.closed = true,
-                Event::Closed | Event::Blocked | Event::MayWrite => return Ok(opened),
+                Event::PeerClosed => opened = Opened::Closed,
+                Event::Closed | Event::Blocked | Event::MayWrite => {
+                    // An exact copy, so that nothing stays allocated when nothing is left.
+                    self.unopened = input.get(consumed..).unwrap_or_default().to_vec();
+                    return Ok(opened);
+                }
                 Event::Failed(error) => {
-                    self.engine.collect_alert(reply);
+                    self.engine.collect_alert(input.get_mut(consumed..).unwrap_or_default(), reply);
                     return Err(SessionError(error));
                 }
             }
@@ -89,19 +105,29 @@ impl Session {
     ///
     /// `out` must have [`SEAL_OVERHEAD`] bytes more than `plain`, which may be up to 256 KiB.
     pub fn seal(&mut self, plain: &[u8], out: &mut [u8]) -> Result<usize, SessionError> {
-        self.engine.write(out, |writer, out| writer.encrypt(plain, out))
+        self.write(out, |writer, out| writer.encrypt(plain, out))
     }
 
     /// Writes close_notify to the front of `out` and returns its length: nothing can be sealed
     /// afterwards, but records of the peer can still be opened.
     pub fn close(&mut self, out: &mut [u8]) -> Result<usize, SessionError> {
-        self.engine.write(out, |writer, out| writer.close_notify(out))
+        self.write(out, |writer, out| writer.close_notify(out))
+    }
+
+    fn write(
+        &mut self,
+        out: &mut [u8],
+        action: impl Fn(&mut dyn Writer, &mut [u8]) -> Result<usize, EncryptError>,
+    ) -> Result<usize, SessionError> {
+        match &mut self.engine {
+            Engine::Server(connection) => write(connection.as_mut(), &mut self.unopened, out, action),
+            Engine::Client(connection) => write(connection.as_mut(), &mut self.unopened, out, action),
+        }
     }
 }
 
 /// rustls' two connection types behind one face. Boxed: a connection moves from the handshake
 /// into the relay, and both futures should be small.
-#[derive(Debug)]
 pub(super) enum Engine {
     Server(Box<UnbufferedServerConnection>),
     Client(Box<UnbufferedClientConnection>),
@@ -148,6 +174,15 @@ impl Side for UnbufferedClientConnection {
     }
 }
 
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Server(_) => "Server",
+            Self::Client(_) => "Client",
+        })
+    }
+}
+
 impl Engine {
     pub(super) fn is_handshaking(&self) -> bool {
         match self {
@@ -176,19 +211,14 @@ impl Engine {
         }
     }
 
-    /// After a failure: appends the alert that rustls has ready for the peer, if any.
-    pub(super) fn collect_alert(&mut self, out: &mut Vec<u8>) {
-        while let (_, Event::Encoded) = self.turn(&mut [], None, out) {}
-    }
-
-    fn write(
-        &mut self,
-        out: &mut [u8],
-        action: impl Fn(&mut dyn Writer, &mut [u8]) -> Result<usize, EncryptError>,
-    ) -> Result<usize, SessionError> {
-        match self {
-            Self::Server(connection) => write(connection.as_mut(), out, action),
-            Self::Client(connection) => write(connection.as_mut(), out, action),
+    /// After a failure: appends the alert that rustls has ready for the peer, if any. `input`
+    /// is what the failed turn has left.
+    pub(super) fn collect_alert(&mut self, input: &mut [u8], out: &mut Vec<u8>) {
+        let mut used = 0_usize;
+        loop {
+            let rest = input.get_mut(used..).unwrap_or_default();
+            let (discard, Event::Encoded) = self.turn(rest, None, out) else { return };
+            used = used.saturating_add(discard);
         }
     }
 }
@@ -262,13 +292,15 @@ impl<Data> Writer for rustls::unbuffered::WriteTraffic<'_, Data> {
 
 fn write<S: Side>(
     side: &mut S,
+    unopened: &mut Vec<u8>,
     out: &mut [u8],
     action: impl Fn(&mut dyn Writer, &mut [u8]) -> Result<usize, EncryptError>,
 ) -> Result<usize, SessionError> {
     let mut written = 0;
     loop {
         let room = out.get_mut(written..).unwrap_or_default();
-        match side.process(&mut []).state {
+        let UnbufferedStatus { discard, state, .. } = side.process(unopened);
+        match state {
             Ok(ConnectionState::WriteTraffic(mut writer)) => {
                 return match action(&mut writer, room) {
                     Ok(length) => Ok(written.saturating_add(length)),
@@ -285,5 +317,6 @@ fn write<S: Side>(
             Ok(_) => return Err(SessionError(Error::General("session is closed".to_owned()))),
             Err(error) => return Err(SessionError(error)),
         }
+        unopened.drain(..discard.min(unopened.len()));
     }
 }
