@@ -74,6 +74,10 @@ impl Config {
     /// The longest time any tunnel gives a connection to be set up; also the limit
     /// for reading a request head on the status port.
     pub fn connect_timeout(&self) -> Duration {
-        self.tunnels.iter().map(|tunnel| tunnel.limits.connect_timeout).max().unwrap_or_default()
+        self.tunnels
+            .iter()
+            .map(|tunnel| tunnel.limits.connect_timeout)
+            .max()
+            .unwrap_or_default()
     }
 }

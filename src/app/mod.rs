@@ -6,6 +6,8 @@ mod sandbox_plan;
 mod startup;
 mod tunnel;
 
+pub mod sandbox_plan;
+
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::ExitCode;

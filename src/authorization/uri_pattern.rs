@@ -17,7 +17,9 @@ pub enum UriPatternError {
 impl UriPattern {
     /// Parses a pattern.
     pub fn parse(text: &str) -> Result<Self, UriPatternError> {
-        Ok(Self { text: text.to_owned() })
+        Ok(Self {
+            text: text.to_owned(),
+        })
     }
     /// The pattern as typed.
     pub fn text(&self) -> &str {

@@ -1,5 +1,21 @@
 //! Sockets: addresses, listeners, dialling, and one stream type over TCP and UNIX.
+//!
+//! Everything here speaks plain bytes. Listeners are bound and opened without a
+//! runtime, so that `app` can do it while the process has one thread; accepting and
+//! dialling belong to the runtime of the caller. Texts of errors are an interface:
+//! they keep the phrases that operators of Ghostunnel 1.11.1 match on.
 
 mod address;
+mod dial;
+mod error_text;
+mod listen;
+mod resolve;
+mod stale_socket;
+mod stream;
 
-pub use address::{AddressError, HostPort, ListenAddr, Reach, TargetAddr, UnixName};
+pub use address::{AddressError, HostPort, Kind, ListenAddr, Reach, TargetAddr, UnixName};
+pub use dial::{Destination, DialError, dial};
+pub use listen::{Accepted, Acceptor, Bound, ListenError, Listener};
+pub use resolve::{LookupError, Resolver};
+pub use stale_socket::Obstacle;
+pub use stream::{Label, Operation, Stream};

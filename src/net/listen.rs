@@ -1,0 +1,730 @@
+//! Listeners: bind, later listen, then accept.
+//!
+//! Binding comes early, while the process may still look names up and use low ports;
+//! listening comes late, so that a client meets a refusal and not a silent queue until
+//! somebody serves it. UNIX sockets are bound at the second step too: callers take a
+//! path that exists for one that answers.
+
+use std::fmt;
+use std::fs::{self, Metadata};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::{AsRawFd, RawFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::io::Errno;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::address::{HostPort, Kind, ListenAddr, Reach, UnixName};
+use super::error_text;
+use super::resolve::{self, LookupError};
+use super::stale_socket::{self, Obstacle};
+use super::stream::{Label, Stream, set_tcp_options};
+
+/// Linux copies TCP options of a listener to what it accepts: five calls less for each
+/// connection.
+const ACCEPTED_INHERIT_OPTIONS: bool = cfg!(target_os = "linux");
+
+/// Why a listener could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// The host or port has no address.
+    #[error("listen tcp: {0}")]
+    Lookup(#[from] LookupError),
+    /// The system refused a TCP address.
+    #[error("listen tcp {address}: {call}: {}{}", error_text::phrase(.error), tcp_hint(.address, .error))]
+    Tcp {
+        /// The resolved address.
+        address: SocketAddr,
+        /// What failed: `socket`, `bind`, `listen`.
+        call: &'static str,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The system refused a UNIX name.
+    #[error("listen unix {name}: {call}: {}{}", error_text::phrase(.error), unix_hint(.error))]
+    Unix {
+        /// The name.
+        name: UnixName,
+        /// What failed: `socket`, `bind`, `listen`.
+        call: &'static str,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// A UNIX path is taken by something that must not be removed.
+    #[error("listen unix {name}: bind: address already in use ({obstacle})")]
+    PathTaken {
+        /// The name.
+        name: UnixName,
+        /// What is in the way.
+        obstacle: Obstacle,
+    },
+}
+
+impl ListenAddr {
+    /// Resolves the address and binds a TCP socket to it; only checks a UNIX name.
+    ///
+    /// Blocks on the system's resolver. Of several addresses the first IPv4 one is
+    /// taken, else the first; without a host it is `0.0.0.0`. Two processes of one user
+    /// may share a port (SO_REUSEPORT), so that one can take over from the other.
+    pub fn bind(&self) -> Result<Bound, ListenError> {
+        let backlog = backlog();
+        match self.kind() {
+            Kind::Tcp(address) => {
+                let address = choose(address, self.reach())?;
+                let socket = bind_tcp(address)?;
+                Ok(Bound(State::Tcp {
+                    socket,
+                    address,
+                    backlog,
+                }))
+            }
+            Kind::Unix(name) => {
+                name.to_socket_address().map_err(|_| too_long(name))?;
+                Ok(Bound(State::Unix {
+                    name: name.clone(),
+                    backlog,
+                }))
+            }
+        }
+    }
+}
+
+fn choose(address: &HostPort, reach: Reach) -> Result<SocketAddr, LookupError> {
+    if address.host.is_empty() {
+        return Ok(SocketAddr::new(
+            Ipv4Addr::UNSPECIFIED.into(),
+            address.port_number()?,
+        ));
+    }
+    let found = resolve::resolve_blocking(address, reach)?;
+    let first = found
+        .iter()
+        .find(|found| found.is_ipv4())
+        .or_else(|| found.first());
+    first
+        .copied()
+        .ok_or_else(|| LookupError::NoSuchHost(address.host.clone()))
+}
+
+fn bind_tcp(address: SocketAddr) -> Result<Socket, ListenError> {
+    let failed = |call: &'static str| move |error: io::Error| ListenError::Tcp { address, call, error };
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM.nonblocking().cloexec(),
+        Some(Protocol::TCP),
+    )
+    .map_err(failed("socket"))?;
+    socket.set_reuse_address(true).map_err(failed("setsockopt"))?;
+    socket.set_reuse_port(true).map_err(failed("setsockopt"))?;
+    socket.bind(&address.into()).map_err(failed("bind"))?;
+    Ok(socket)
+}
+
+/// A claimed address that does not take connections yet.
+#[derive(Debug)]
+pub struct Bound(State);
+
+#[derive(Debug)]
+enum State {
+    Tcp {
+        socket: Socket,
+        address: SocketAddr,
+        backlog: i32,
+    },
+    Unix {
+        name: UnixName,
+        backlog: i32,
+    },
+}
+
+impl Bound {
+    /// The TCP port, chosen by the kernel if 0 was asked for.
+    pub fn port(&self) -> Option<u16> {
+        match &self.0 {
+            State::Tcp { socket, address, .. } => Some(local_address(socket, *address).port()),
+            State::Unix { .. } => None,
+        }
+    }
+
+    /// Takes connections into the backlog from now on.
+    ///
+    /// A UNIX socket file that a dead process left behind is replaced; a live one, one
+    /// of another user, and any other file stay and are an error.
+    pub fn listen(self) -> Result<Listener, ListenError> {
+        match self.0 {
+            State::Tcp {
+                socket,
+                address,
+                backlog,
+            } => listen_tcp(socket, address, backlog),
+            State::Unix { name, backlog } => listen_unix(name, backlog),
+        }
+    }
+}
+
+fn listen_tcp(socket: Socket, address: SocketAddr, backlog: i32) -> Result<Listener, ListenError> {
+    // With SO_REUSEPORT, a port that somebody else holds may show at this call only. To
+    // the operator it is the same fault, so it has the same words.
+    socket.listen(backlog).map_err(|error| ListenError::Tcp {
+        address,
+        call: "bind",
+        error,
+    })?;
+    set_tcp_options(SockRef::from(&socket)).map_err(|error| ListenError::Tcp {
+        address,
+        call: "setsockopt",
+        error,
+    })?;
+    let local = local_address(&socket, address);
+    Ok(Listener {
+        _file: None,
+        socket,
+        local: Label::tcp(local),
+        is_wildcard: local.ip().to_canonical().is_unspecified(),
+    })
+}
+
+fn listen_unix(name: UnixName, backlog: i32) -> Result<Listener, ListenError> {
+    let failed = |call: &'static str| {
+        let name = name.clone();
+        move |error: io::Error| ListenError::Unix { name, call, error }
+    };
+    let address = name.to_socket_address().map_err(|_| too_long(&name))?;
+    let socket =
+        Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None).map_err(failed("socket"))?;
+    let bound = match (socket.bind(&address), &name) {
+        (Err(error), UnixName::Path(path)) if error.kind() == io::ErrorKind::AddrInUse => {
+            stale_socket::remove_stale(path).map_err(|obstacle| ListenError::PathTaken {
+                name: name.clone(),
+                obstacle,
+            })?;
+            socket.bind(&address)
+        }
+        (result, _) => result,
+    };
+    bound.map_err(failed("bind"))?;
+    let file = match &name {
+        UnixName::Path(path) => SocketFile::at(path),
+        UnixName::Abstract(_) | UnixName::Unnamed => None,
+    };
+    socket.listen(backlog).map_err(failed("listen"))?;
+    let local = match &name {
+        UnixName::Unnamed => Label::unix(&socket.local_addr().map_err(failed("getsockname"))?),
+        UnixName::Path(_) | UnixName::Abstract(_) => Label::Unix(Some(Arc::new(name))),
+    };
+    Ok(Listener {
+        _file: file,
+        socket,
+        local,
+        is_wildcard: false,
+    })
+}
+
+fn local_address(socket: &Socket, asked: SocketAddr) -> SocketAddr {
+    socket
+        .local_addr()
+        .ok()
+        .and_then(|address| address.as_socket())
+        .unwrap_or(asked)
+}
+
+fn too_long(name: &UnixName) -> ListenError {
+    ListenError::Unix {
+        name: name.clone(),
+        call: "bind",
+        error: Errno::INVAL.into(),
+    }
+}
+
+/// The longest queue the system allows, as Ghostunnel 1.11.1 asks for.
+fn backlog() -> i32 {
+    let text = fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap_or_default();
+    match text
+        .split_whitespace()
+        .next()
+        .and_then(|number| number.parse::<i32>().ok())
+    {
+        Some(limit) if limit > 0 => limit.min(65535),
+        _ => 128,
+    }
+}
+
+fn tcp_hint(address: &SocketAddr, error: &io::Error) -> &'static str {
+    match Errno::from_io_error(error) {
+        Some(Errno::ADDRINUSE) => " (another process listens there; stop it or choose another port)",
+        Some(Errno::ACCESS | Errno::PERM) if (1..1024).contains(&address.port()) => {
+            " (ports below 1024 need the capability CAP_NET_BIND_SERVICE)"
+        }
+        Some(Errno::ADDRNOTAVAIL) => " (no network interface of this machine has this address)",
+        _ => "",
+    }
+}
+
+fn unix_hint(error: &io::Error) -> &'static str {
+    match Errno::from_io_error(error) {
+        Some(Errno::INVAL) => " (the name is too long: a path may have 107 bytes)",
+        Some(Errno::NOENT) => " (the directory must exist)",
+        Some(Errno::ACCESS | Errno::ROFS) => " (the directory must be writable)",
+        _ => "",
+    }
+}
+
+/// A socket file that goes away with its listener, unless somebody else has put
+/// another one in its place meanwhile.
+#[derive(Debug)]
+struct SocketFile {
+    path: PathBuf,
+    created: Metadata,
+}
+
+impl SocketFile {
+    fn at(path: &Path) -> Option<Self> {
+        // Absolute, for a working directory that changes must not lead elsewhere.
+        let path = std::path::absolute(path).ok()?;
+        let created = fs::symlink_metadata(&path).ok()?;
+        Some(Self { path, created })
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let is_ours =
+            fs::symlink_metadata(&self.path).is_ok_and(|now| stale_socket::is_same_file(&now, &self.created));
+        if is_ours {
+            // The process is about to go; there is nothing better to do than to try.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// A listening socket that belongs to no runtime yet.
+///
+/// Dropping it closes it and removes its UNIX socket file.
+#[derive(Debug)]
+pub struct Listener {
+    // Before the socket: the path goes first, so that nobody finds it dead.
+    _file: Option<SocketFile>,
+    socket: Socket,
+    local: Label,
+    is_wildcard: bool,
+}
+
+impl Listener {
+    /// Where it listens, with the port the kernel chose: `127.0.0.1:43211`,
+    /// `unix:/run/x.sock`.
+    pub fn address(&self) -> String {
+        match &self.local {
+            Label::Tcp(address) => address.to_string(),
+            label @ Label::Unix(_) => label.to_string(),
+        }
+    }
+
+    /// Registers the listener with the current runtime.
+    #[expect(
+        deprecated,
+        reason = "what its unsafe successor asks for holds by construction: the socket is \
+                  private, owned, never exchanged, and closed after the registration has ended"
+    )]
+    pub fn into_acceptor(self) -> io::Result<Acceptor> {
+        Ok(Acceptor {
+            listener: AsyncFd::with_interest(self, Interest::READABLE)?,
+        })
+    }
+
+    /// Stops listening and removes the UNIX socket file.
+    pub fn close(self) {
+        drop(self);
+    }
+
+    fn accept(&self) -> io::Result<Accepted> {
+        let (socket, peer) = loop {
+            match self.socket.accept4(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) {
+                // The peer gave up while it was queued: nobody needs to know.
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted
+                    ) => {}
+                result => break result?,
+            }
+        };
+        let peer = match peer.as_socket() {
+            Some(address) => Label::tcp(address),
+            None => Label::unix(&peer),
+        };
+        let local = if self.is_wildcard {
+            concrete(&socket)?
+        } else {
+            self.local.clone()
+        };
+        Ok(Accepted { socket, local, peer })
+    }
+}
+
+/// The address a connection came in at, where the listener has them all.
+fn concrete(socket: &Socket) -> io::Result<Label> {
+    let address = socket.local_addr()?.as_socket();
+    address
+        .map(Label::tcp)
+        .ok_or_else(|| io::Error::other("accepted socket has no address"))
+}
+
+impl AsRawFd for Listener {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
+/// A listener on a runtime.
+///
+/// Dropping it closes it and removes its UNIX socket file; connections still in the
+/// backlog are reset by the kernel.
+#[derive(Debug)]
+pub struct Acceptor {
+    listener: AsyncFd<Listener>,
+}
+
+impl Acceptor {
+    /// Where it listens; see [`Listener::address`].
+    pub fn address(&self) -> String {
+        self.listener.get_ref().address()
+    }
+
+    /// Takes the next connection.
+    ///
+    /// An error does not end the listener, but may come back at once: the caller pauses
+    /// before it asks again. Cancel-safe.
+    pub async fn accept(&self) -> io::Result<Accepted> {
+        self.listener.async_io(Interest::READABLE, Listener::accept).await
+    }
+
+    /// The log text of an error of [`Acceptor::accept`]:
+    /// `accept tcp 127.0.0.1:443: accept4: too many open files`.
+    pub fn accept_error_text(&self, error: &io::Error) -> String {
+        let local = &self.listener.get_ref().local;
+        format!(
+            "accept {} {}: accept4: {}",
+            local.network(),
+            local.address(),
+            error_text::phrase(error)
+        )
+    }
+
+    /// Stops listening and removes the UNIX socket file.
+    pub fn close(self) {
+        drop(self);
+    }
+}
+
+/// An accepted connection that belongs to no runtime yet, so that it can be given to
+/// another worker.
+#[derive(Debug)]
+pub struct Accepted {
+    socket: Socket,
+    local: Label,
+    peer: Label,
+}
+
+impl Accepted {
+    /// This end.
+    pub fn local(&self) -> &Label {
+        &self.local
+    }
+
+    /// The other end.
+    pub fn peer(&self) -> &Label {
+        &self.peer
+    }
+
+    /// Registers the connection with the current runtime.
+    pub fn into_stream(self) -> io::Result<Stream> {
+        match self.local {
+            Label::Tcp(_) => {
+                if !ACCEPTED_INHERIT_OPTIONS {
+                    set_tcp_options(SockRef::from(&self.socket))?;
+                }
+                let stream = tokio::net::TcpStream::from_std(self.socket.into())?;
+                Ok(Stream::tcp(stream, self.local, self.peer))
+            }
+            Label::Unix(_) => {
+                let stream = tokio::net::UnixStream::from_std(self.socket.into())?;
+                Ok(Stream::unix(stream, self.local, self.peer))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Accepted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} -> {}", self.peer, self.local)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+    use std::os::unix::net::UnixListener;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn address(text: &str) -> ListenAddr {
+        ListenAddr::parse(text, Reach::Anywhere).expect(text)
+    }
+
+    fn open(text: &str) -> Listener {
+        address(text).bind().expect(text).listen().expect(text)
+    }
+
+    fn failure(text: &str) -> String {
+        address(text)
+            .bind()
+            .and_then(Bound::listen)
+            .expect_err(text)
+            .to_string()
+    }
+
+    #[test]
+    fn a_bound_port_refuses_until_it_listens() {
+        let bound = address("127.0.0.1:0").bind().expect("bind");
+        let port = bound.port().expect("port");
+        assert_ne!(port, 0);
+        let refused = std::net::TcpStream::connect(("127.0.0.1", port)).expect_err("not listening");
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        let listener = bound.listen().expect("listen");
+        assert_eq!(listener.address(), format!("127.0.0.1:{port}"));
+        std::net::TcpStream::connect(("127.0.0.1", port)).expect("listening");
+    }
+
+    #[test]
+    fn hosts_choose_the_expected_address() {
+        for (text, starts_with) in [
+            (":0", "0.0.0.0:"),
+            ("localhost:0", "127.0.0.1:"),
+            ("localhost:", "127.0.0.1:"),
+            ("[::]:0", "[::]:"),
+        ] {
+            let Ok(bound) = address(text).bind() else {
+                assert!(text.starts_with('['), "{text}");
+                eprintln!("SKIPPED: no IPv6 here");
+                continue;
+            };
+            let listener = bound.listen().expect(text);
+            assert!(
+                listener.address().starts_with(starts_with),
+                "{text}: {}",
+                listener.address()
+            );
+        }
+    }
+
+    #[test]
+    fn two_listeners_of_one_user_may_share_a_port() {
+        let first = open("127.0.0.1:0");
+        let second = open(&first.address());
+        assert_eq!(first.address(), second.address());
+    }
+
+    #[test]
+    fn refusals_keep_the_phrase_and_say_what_to_change() {
+        let holder = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+        let taken = holder.local_addr().expect("address").to_string();
+        for (text, message) in [
+            (
+                taken.as_str(),
+                format!(
+                    "listen tcp {taken}: bind: address already in use \
+                     (another process listens there; stop it or choose another port)"
+                ),
+            ),
+            (
+                "192.0.2.1:1",
+                "listen tcp 192.0.2.1:1: bind: cannot assign requested address \
+                 (no network interface of this machine has this address)"
+                    .to_owned(),
+            ),
+            (
+                "127.0.0.1:99999",
+                "listen tcp: address 99999: invalid port".to_owned(),
+            ),
+            (
+                "unix:/no/such/dir/s",
+                "listen unix /no/such/dir/s: bind: no such file or directory (the directory must exist)"
+                    .to_owned(),
+            ),
+        ] {
+            assert_eq!(failure(text), message);
+        }
+        let denied = ListenError::Tcp {
+            address: "127.0.0.1:80".parse().expect("address"),
+            call: "bind",
+            error: Errno::ACCESS.into(),
+        };
+        assert_eq!(
+            denied.to_string(),
+            "listen tcp 127.0.0.1:80: bind: permission denied \
+             (ports below 1024 need the capability CAP_NET_BIND_SERVICE)"
+        );
+    }
+
+    #[test]
+    fn a_path_may_have_107_bytes() {
+        let folder = tempfile::tempdir().expect("folder");
+        let fill = |length: usize| {
+            let start = format!("{}/", folder.path().display());
+            format!("{start}{}", "x".repeat(length - start.len()))
+        };
+        open(&format!("unix:{}", fill(107)));
+        let long = format!("unix:{}", fill(108));
+        let error = address(&long).bind().expect_err("too long").to_string();
+        assert!(
+            error.contains("bind: invalid argument (the name is too long"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_path_appears_with_listen_and_goes_with_the_listener() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("s");
+        let text = format!("unix:{}", path.display());
+        let bound = address(&text).bind().expect("bind");
+        assert_eq!(bound.port(), None);
+        assert!(!path.exists());
+        let listener = bound.listen().expect("listen");
+        assert_eq!(listener.address(), text);
+        assert!(path.exists());
+        listener.close();
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_path_that_somebody_else_took_over_is_not_removed() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("s");
+        let listener = open(&format!("unix:{}", path.display()));
+        // A file beside it first, so that the new socket can't get the old inode.
+        fs::rename(&path, folder.path().join("old")).expect("rename");
+        let successor = UnixListener::bind(&path).expect("bind");
+        let inode = fs::metadata(&path).expect("socket").ino();
+        listener.close();
+        assert_eq!(fs::metadata(&path).expect("still there").ino(), inode);
+        drop(successor);
+    }
+
+    #[test]
+    fn a_dead_socket_is_replaced_but_nothing_else_is() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("s");
+        let text = format!("unix:{}", path.display());
+        drop(UnixListener::bind(&path).expect("bind"));
+        assert!(path.exists());
+        let live = open(&text);
+        assert_eq!(
+            failure(&text),
+            format!(
+                "listen unix {}: bind: address already in use (another process uses this socket)",
+                path.display()
+            )
+        );
+        live.close();
+        fs::write(&path, "precious").expect("write");
+        assert!(failure(&text).contains("address already in use (a file that is no socket is in the way)"));
+        assert_eq!(fs::read_to_string(&path).expect("read"), "precious");
+    }
+
+    #[test]
+    fn abstract_names_leave_no_file() {
+        let name = format!("unix:@ghostunnel-listen-{}", std::process::id());
+        assert_eq!(open(&name).address(), name);
+        let chosen = open("unix:").address();
+        assert!(
+            chosen.starts_with("unix:@") && chosen.len() > "unix:@".len(),
+            "{chosen}"
+        );
+    }
+
+    #[tokio::test]
+    async fn an_accepted_connection_has_labels_and_options() {
+        for text in ["127.0.0.1:0", ":0"] {
+            let acceptor = open(text).into_acceptor().expect("acceptor");
+            let port = acceptor
+                .address()
+                .rsplit_once(':')
+                .expect("port")
+                .1
+                .parse()
+                .expect("port");
+            let client = std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("connect");
+            let accepted = acceptor.accept().await.expect("accept");
+            assert_eq!(accepted.local().to_string(), format!("tcp:127.0.0.1:{port}"));
+            assert_eq!(
+                accepted.peer().to_string(),
+                format!("tcp:{}", client.local_addr().expect("address"))
+            );
+            let socket = accepted.socket.try_clone().expect("clone");
+            let stream = accepted.into_stream().expect("stream");
+            assert_eq!(stream.local().to_string(), format!("tcp:127.0.0.1:{port}"));
+            assert!(socket.tcp_nodelay().expect("option"));
+            assert!(socket.keepalive().expect("option"));
+            assert_eq!(
+                socket.tcp_keepalive_time().expect("option"),
+                Duration::from_secs(15)
+            );
+            assert_eq!(
+                socket.tcp_keepalive_interval().expect("option"),
+                Duration::from_secs(15)
+            );
+            assert_eq!(socket.tcp_keepalive_retries().expect("option"), 9);
+            assert!(socket.nonblocking().expect("option"));
+        }
+    }
+
+    #[tokio::test]
+    async fn unix_peers_are_accepted_and_the_path_goes_with_the_acceptor() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("s");
+        let acceptor = open(&format!("unix:{}", path.display()))
+            .into_acceptor()
+            .expect("acceptor");
+        let client = std::os::unix::net::UnixStream::connect(&path).expect("connect");
+        let accepted = acceptor.accept().await.expect("accept");
+        assert_eq!(accepted.to_string(), format!("unix:@ -> unix:{}", path.display()));
+        accepted.into_stream().expect("stream");
+        drop(client);
+        assert_eq!(
+            acceptor.accept_error_text(&Errno::MFILE.into()),
+            format!("accept unix {}: accept4: too many open files", path.display())
+        );
+        acceptor.close();
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn connections_can_be_handed_to_another_thread_and_stay_small() {
+        fn is_send<T: Send>() {}
+        is_send::<Listener>();
+        is_send::<Accepted>();
+        assert!(size_of::<Stream>() <= 128, "{}", size_of::<Stream>());
+    }
+
+    #[tokio::test]
+    async fn accept_waits_for_the_next_connection() {
+        let acceptor = open("127.0.0.1:0").into_acceptor().expect("acceptor");
+        let target = acceptor.address();
+        for _ in 0..3 {
+            let connect = tokio::net::TcpStream::connect(target.clone());
+            let (accepted, client) = tokio::join!(acceptor.accept(), connect);
+            let client = client.expect("connect").local_addr().expect("address");
+            assert_eq!(accepted.expect("accept").peer(), &Label::Tcp(client));
+        }
+        assert_eq!(
+            acceptor.accept_error_text(&Errno::MFILE.into()),
+            format!("accept tcp {target}: accept4: too many open files")
+        );
+    }
+}
