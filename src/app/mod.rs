@@ -1,5 +1,7 @@
 //! The composition root.
 
+pub mod sandbox_plan;
+
 use std::ffi::OsString;
 use std::process::ExitCode;
 

@@ -465,6 +465,19 @@ mod tests {
             error.expect_err("silent").to_string(),
             format!("dial tcp {address}: i/o timeout")
         );
+
+        drop(listener);
+        let resolver = answering(&[LOCAL4, LOCAL6]);
+        let error = dial(
+            &target,
+            &resolver,
+            Instant::now() + FALLBACK_DELAY + FALLBACK_DELAY / 2,
+        )
+        .await;
+        assert_eq!(
+            error.expect_err("silent and refused").to_string(),
+            format!("dial tcp {address}: i/o timeout")
+        );
     }
 
     #[tokio::test]

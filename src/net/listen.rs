@@ -704,6 +704,14 @@ mod tests {
         assert!(!path.exists());
     }
 
+    #[test]
+    fn connections_can_be_handed_to_another_thread_and_stay_small() {
+        fn is_send<T: Send>() {}
+        is_send::<Listener>();
+        is_send::<Accepted>();
+        assert!(size_of::<Stream>() <= 128, "{}", size_of::<Stream>());
+    }
+
     #[tokio::test]
     async fn accept_waits_for_the_next_connection() {
         let acceptor = open("127.0.0.1:0").into_acceptor().expect("acceptor");

@@ -1,6 +1,7 @@
 //! Host names and service names to numbers, by the system's resolver.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -120,6 +121,14 @@ impl Resolver {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, watch::Receiver<Option<Answer>>>> {
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Resolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Resolver")
+            .field("in_flight", &self.lock().len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -457,7 +466,9 @@ mod tests {
         let first = resolver.resolve(&address, Reach::Anywhere);
         let second = resolver.resolve(&address, Reach::Anywhere);
         let opener = async {
-            // Both are polled before this branch is.
+            // Both are polled before this branch is. The second permit is for later, and
+            // lets a look-up that should not exist end.
+            open.send(()).expect("look-up waits");
             open.send(()).expect("look-up waits");
         };
         let (first, second, ()) = tokio::join!(first, second, opener);
