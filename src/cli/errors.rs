@@ -1,0 +1,104 @@
+//! Why well-formed flags are refused. The texts are those of Ghostunnel 1.11.1, since
+//! scripts match on them, also where they name flags that this version does not have.
+
+use crate::authorization::UriPatternError;
+use crate::net::AddressError;
+
+/// A refusal that concerns the process as a whole, reported as a usage error.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum GlobalError {
+    #[error("--enable-shutdown requires --status to be set")]
+    ShutdownWithoutStatus,
+    #[error("invalid --status address: {0}")]
+    StatusAddress(AddressError),
+    #[error("invalid --status network {0:?}: http(s):// scheme requires a HOST:PORT target")]
+    StatusNetwork(&'static str),
+    #[error("invalid --status network {0:?}: this version does not have socket activation yet")]
+    StatusActivation(&'static str),
+    #[error("--connect-timeout duration must not be zero")]
+    ZeroConnectTimeout,
+}
+
+/// Why flags that are well-formed do not make a tunnel. Displays as the whole reason.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// A server without a certificate.
+    #[error(
+        "at least one of --keystore, --cert/--key, --auto-acme-cert, or --keychain-identity/issuer (if supported) \
+         flags is required"
+    )]
+    NoServerCredentials,
+    /// A server with more than one source of certificates.
+    #[error(
+        "--keystore, --cert/--key, --auto-acme-cert, and --keychain-identity/issuer flags are mutually exclusive"
+    )]
+    SeveralServerCredentials,
+    /// A client with neither a certificate nor the wish to have none.
+    #[error(
+        "at least one of --keystore, --cert/--key, --keychain-identity/issuer (if supported), --use-workload-api or \
+         --disable-authentication flags is required"
+    )]
+    NoClientCredentials,
+    /// A client with more than one source of certificates.
+    #[error(
+        "--keystore, --cert/--key, --keychain-identity/issuer, --use-workload-api and --disable-authentication flags \
+         are mutually exclusive"
+    )]
+    SeveralClientCredentials,
+    /// A certificate file without its key, or the other way round.
+    #[error("--cert/--key must be set together, unless using PKCS11 for private key")]
+    HalfPair,
+    /// A server that was not told whom to admit.
+    #[error(
+        "at least one access control flag (--allow-{{all,cn,ou,dns,uri,spki-pin}}, or OPA flags, or \
+         --disable-authentication) is required"
+    )]
+    NoAccessRule,
+    /// `--allow-all` beside narrower rules.
+    #[error("--allow-all is mutually exclusive with other access control flags")]
+    AllowAllWithOthers,
+    /// `--disable-authentication` of a server beside access rules.
+    #[error("--disable-authentication is mutually exclusive with other access control flags")]
+    DisableAuthenticationWithOthers,
+    /// A server's target that plaintext could leave the machine for.
+    #[error("--target must be unix:PATH or localhost:PORT (unless --unsafe-target is set)")]
+    TargetNotLocal,
+    /// A target that is no address.
+    #[error("invalid --target address: {0}")]
+    TargetAddress(AddressError),
+    /// A server's target that can only be listened on.
+    #[error(
+        "invalid --target network {0:?}: only tcp and unix targets are supported (systemd:/launchd: cannot be dialed)"
+    )]
+    ServerTargetNetwork(&'static str),
+    /// A client's target that can only be listened on.
+    #[error("invalid --target network {0:?}: client mode requires a HOST:PORT TCP target")]
+    ClientTargetNetwork(&'static str),
+    /// A client's listener that other machines could use.
+    #[error(
+        "--listen must be unix:PATH, localhost:PORT, systemd:NAME or launchd:NAME (unless --unsafe-listen is set)"
+    )]
+    ListenNotLocal,
+    /// A listen address that is no address.
+    #[error("invalid --listen address: {0}")]
+    ListenAddress(AddressError),
+    /// A socket to be inherited.
+    #[error("invalid --listen network {0:?}: this version does not have socket activation yet")]
+    ListenActivation(&'static str),
+    /// A client whose target has no host whose name the server could prove.
+    #[error(
+        "--target {target} does not name the server: give the name in its certificate with --override-server-name"
+    )]
+    NoServerName {
+        /// The target as typed.
+        target: String,
+    },
+    /// An access rule that is no pattern.
+    #[error("invalid URI pattern in {flag} flag ({reason})")]
+    UriPattern {
+        /// `--allow-uri` or `--verify-uri`.
+        flag: &'static str,
+        /// What is wrong with it.
+        reason: UriPatternError,
+    },
+}

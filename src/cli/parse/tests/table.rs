@@ -1,0 +1,170 @@
+//! The table of flags and the parser agree, whatever is typed.
+
+use proptest::prelude::*;
+
+use super::*;
+
+#[test]
+fn flags_not_built_yet_are_told_from_unknown_ones() {
+    let later = "is a flag of ghostunnel 1.11.1 that this version does not have yet";
+    for (words, flag) in [
+        ("client --proxy http://x", "--proxy"),
+        ("client --proxy=http://x", "--proxy"),
+        ("--syslog", "--syslog"),
+        ("--no-syslog server", "--no-syslog"),
+        ("server --allow-policy=x", "--allow-policy"),
+        ("--max-tls-version=TLS1.3", "--max-tls-version"),
+        ("--help-man", "--help-man"),
+    ] {
+        assert_refused(&[(words, &format!("{flag} {later}"))]);
+    }
+    assert_refused(&[
+        ("server --proxy=x", "unknown long flag '--proxy'"),
+        ("--no-pkcs11-module", "unknown long flag '--no-pkcs11-module'"),
+        ("--keychain-identity=x", "unknown long flag '--keychain-identity'"),
+    ]);
+}
+
+#[test]
+fn variables_of_flags_not_built_yet_are_refused_by_name() {
+    for (variable, flag) in flags::UNBUILT_VARIABLES {
+        let expected = format!(
+            "ghostunnel: error: the environment variable {variable} stands for --{flag}, a flag of ghostunnel 1.11.1 \
+             that this version does not have yet, try --help"
+        );
+        for words in ["", "server --listen=l", "--help-long", "server --nosuch"] {
+            let words: Vec<&str> = words.split(' ').filter(|word| !word.is_empty()).collect();
+            assert_eq!(
+                parse_in(&words, &[(variable, "x")]).expect_err(variable),
+                expected
+            );
+        }
+        for words in ["--help", "--version", "help", "demo"] {
+            assert!(parse_in(&[words], &[(variable, "x")]).is_ok(), "{words}");
+        }
+        assert!(flags::find_unbuilt(flag, None).is_some(), "--{flag}");
+    }
+}
+
+/// A value that a flag of this kind takes.
+fn sample(flag: &Flag) -> Option<&'static str> {
+    match flag.kind {
+        Kind::Bool(_) | Kind::Immediate(_) => None,
+        Kind::Text(_) | Kind::Texts(_) | Kind::Path(_) => Some("a:1"),
+        Kind::Duration(_) => Some("1h2m"),
+        Kind::Number(_) => Some("0x10"),
+        Kind::IpAddresses(_) => Some("::1"),
+        Kind::Choice(allowed, _) | Kind::Choices(allowed, _) => allowed.last().copied(),
+    }
+}
+
+#[test]
+fn every_flag_of_the_table_is_read_in_every_form() {
+    for flag in FLAGS {
+        let command = match flag.scope {
+            Scope::Global | Scope::Server => "server",
+            Scope::Client => "client",
+            Scope::Demo => "demo",
+        };
+        for name in [flag.name].iter().chain(flag.aliases) {
+            let forms = match sample(flag) {
+                Some(value) => vec![
+                    vec![format!("--{name}={value}")],
+                    vec![format!("--{name}"), value.to_owned()],
+                ],
+                None => vec![
+                    vec![format!("--{name}")],
+                    vec![format!("--no-{name}")],
+                    vec![format!("--{name}=true")],
+                ],
+            };
+            for form in forms {
+                let mut line = Line::default();
+                let words = [command.to_owned()]
+                    .into_iter()
+                    .chain(form.clone())
+                    .map(OsString::from)
+                    .collect();
+                assert!(line.read(&mut Tokens::new(words)).is_ok(), "{form:?}");
+                assert!(line.has(flag), "{form:?}");
+                assert!(convert(&mut Args::default(), &line).is_ok(), "{form:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_table_is_sound() {
+    for (index, flag) in FLAGS.iter().enumerate() {
+        let mut args = Args::default();
+        if let Some(default) = flag.default {
+            assert!(
+                store(&mut args, flag, &TypedValue::Word(default.into())).is_ok(),
+                "--{}",
+                flag.name
+            );
+        }
+        for name in [flag.name].iter().chain(flag.aliases) {
+            assert!(!name.starts_with("no-") && !name.is_empty(), "--{name}");
+            for other in FLAGS.iter().skip(index + 1) {
+                let apart =
+                    flag.scope != other.scope && flag.scope != Scope::Global && other.scope != Scope::Global;
+                assert!(
+                    apart || (other.name != *name && !other.aliases.contains(name)),
+                    "--{name} twice"
+                );
+            }
+            for command in CommandWord::ALL.map(Some) {
+                assert!(
+                    !flag.scope.covers(command) || flags::find_unbuilt(name, command).is_none(),
+                    "--{name}"
+                );
+            }
+        }
+        assert!(flag.help.ends_with('.'), "--{}", flag.name);
+    }
+}
+
+/// Words that get far into the parser.
+fn word() -> impl Strategy<Value = OsString> {
+    let name = (0..FLAGS.len()).prop_map(|index| FLAGS.get(index).map_or("", |flag| flag.name));
+    let known = [
+        "server",
+        "client",
+        "demo",
+        "help",
+        "-",
+        "--",
+        "-x",
+        "@",
+        "@/nonexistent",
+        "unix:x",
+        "localhost:1",
+        "",
+    ];
+    prop_oneof![
+        name.clone().prop_map(|name| format!("--{name}").into()),
+        name.clone().prop_map(|name| format!("--no-{name}").into()),
+        (name, "[a-z0-9:=.@-]{0,12}").prop_map(|(name, value)| format!("--{name}={value}").into()),
+        proptest::sample::select(known.to_vec()).prop_map(OsString::from),
+        "[^@].{0,10}".prop_map(OsString::from),
+        proptest::collection::vec(any::<u8>(), 1..8)
+            .prop_filter("no files", |bytes| bytes.first() != Some(&b'@'))
+            .prop_map(OsString::from_vec),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn no_command_line_panics(words in proptest::collection::vec(word(), 0..12), variable in word()) {
+        let _ = parse(&words, &|name| name.contains("PATH").then(|| variable.clone()));
+    }
+
+    #[test]
+    fn no_tunnel_panics(server: bool, words in proptest::collection::vec(word(), 0..6), listen in ".*", target in ".*") {
+        let argv = ["g".into(), if server { "server" } else { "client" }.into(), "--keystore=k".into(),
+            format!("--listen={listen}").into(), format!("--target={target}").into()];
+        let _ = parse(&[&argv[..], &words].concat(), &|_| None);
+        let _ = parse(&argv, &|_| None);
+    }
+}

@@ -1,0 +1,232 @@
+mod addresses;
+mod process;
+
+use std::ffi::OsString;
+
+use super::super::{Command, parse};
+use super::*;
+use crate::credentials::{Identity, Trust};
+
+fn parse_words(words: &str) -> Result<Command, String> {
+    let words = ["ghostunnel"]
+        .into_iter()
+        .chain(words.split(' ').filter(|word| !word.is_empty()));
+    let argv: Vec<OsString> = words.map(OsString::from).collect();
+    parse(&argv, &|_| None).map_err(|error| error.to_string())
+}
+
+fn run(words: &str) -> Run {
+    match parse_words(words) {
+        Ok(Command::Run(run)) => *run,
+        other => panic!("{words}: {other:?}"),
+    }
+}
+
+fn config(words: &str) -> Config {
+    run(words)
+        .config
+        .unwrap_or_else(|error| panic!("{words}: {error}"))
+}
+
+fn tunnel(words: &str) -> Arc<Tunnel> {
+    config(words).tunnels.into_iter().next().expect("one tunnel")
+}
+
+/// Asserts that each command line, after these words, is no configuration for this reason.
+#[track_caller]
+fn assert_refused(before: &str, cases: &[(&str, &str)]) {
+    for (words, text) in cases {
+        let words = format!("{before} {words}");
+        assert_eq!(
+            run(&words)
+                .config
+                .map_err(|error| error.to_string())
+                .err()
+                .as_deref(),
+            Some(*text),
+            "{words}"
+        );
+    }
+}
+
+const SERVER: &str = "server --listen=localhost:1 --target=localhost:2";
+const CLIENT: &str = "client --listen=localhost:1 --target=example.com:2";
+
+#[test]
+fn a_server_has_exactly_one_source_of_credentials() {
+    let none = "at least one of --keystore, --cert/--key, --auto-acme-cert, or --keychain-identity/issuer (if \
+                supported) flags is required";
+    let several = "--keystore, --cert/--key, --auto-acme-cert, and --keychain-identity/issuer flags are mutually \
+                   exclusive";
+    let half = "--cert/--key must be set together, unless using PKCS11 for private key";
+    assert_refused(
+        &format!("{SERVER} --allow-all"),
+        &[
+            ("", none),
+            ("--cert=c", none),
+            ("--key=k", none),
+            ("--keystore=", none),
+            ("--keystore= --cert=c --key=", none),
+            ("--keystore=s --cert=c --key=k", several),
+            ("--keystore=s --cert=c", half),
+            ("--keystore=s --key=k", half),
+        ],
+    );
+    // Not a source: the server needs a certificate all the same.
+    assert_refused(SERVER, &[("--disable-authentication", none)]);
+}
+
+#[test]
+fn a_client_has_exactly_one_source_of_credentials_or_wants_none() {
+    let none = "at least one of --keystore, --cert/--key, --keychain-identity/issuer (if supported), \
+                --use-workload-api or --disable-authentication flags is required";
+    let several = "--keystore, --cert/--key, --keychain-identity/issuer, --use-workload-api and \
+                   --disable-authentication flags are mutually exclusive";
+    let half = "--cert/--key must be set together, unless using PKCS11 for private key";
+    assert_refused(
+        CLIENT,
+        &[
+            ("", none),
+            ("--cert=c", none),
+            ("--keystore=s --cert=c --key=k", several),
+            ("--keystore=s --disable-authentication", several),
+            ("--cert=c --key=k --disable-authentication", several),
+            ("--cert=c --disable-authentication", half),
+            ("--keystore=s --key=k", half),
+        ],
+    );
+}
+
+#[test]
+fn credentials_are_taken_as_given() {
+    let credentials = |words: &str| tunnel(&format!("{CLIENT} {words}")).credentials.clone();
+    let pair = credentials("--cert=c --key=k --storepass=unused --cacert=ca");
+    assert!(
+        matches!(pair.identity, Identity::Pair { cert, key } if cert.as_os_str() == "c" && key.as_os_str() == "k")
+    );
+    assert!(matches!(pair.trust, Trust::Bundle(path) if path.as_os_str() == "ca"));
+    let keystore = credentials("--keystore=s --storepass=p");
+    assert!(matches!(
+        keystore.identity,
+        Identity::Keystore {
+            password: Some(_),
+            ..
+        }
+    ));
+    assert!(matches!(keystore.trust, Trust::System));
+    let keystore = credentials("--keystore=s --storepass= --cacert=");
+    assert!(matches!(
+        keystore.identity,
+        Identity::Keystore { password: None, .. }
+    ));
+    assert!(matches!(keystore.trust, Trust::System));
+    assert!(matches!(
+        credentials("--disable-authentication").identity,
+        Identity::None
+    ));
+}
+
+#[test]
+fn a_server_is_told_whom_to_admit_in_one_way() {
+    let none = "at least one access control flag (--allow-{all,cn,ou,dns,uri,spki-pin}, or OPA flags, or \
+                --disable-authentication) is required";
+    let all = "--allow-all is mutually exclusive with other access control flags";
+    let disabled = "--disable-authentication is mutually exclusive with other access control flags";
+    assert_refused(
+        &format!("{SERVER} --keystore=s"),
+        &[
+            ("", none),
+            ("--no-allow-all --no-disable-authentication", none),
+            ("--allow-all --allow-cn=", all),
+            ("--allow-all --allow-ou=x", all),
+            ("--allow-all --allow-dns=x", all),
+            ("--allow-all --allow-ip=::1", all),
+            ("--allow-all --allow-uri=x://y", all),
+            ("--disable-authentication --allow-all", disabled),
+            ("--disable-authentication --allow-cn=x", disabled),
+            ("--disable-authentication --allow-all --allow-cn=x", disabled),
+        ],
+    );
+}
+
+#[test]
+fn access_rules_become_rules() {
+    let client_auth = |words: &str| match &tunnel(&format!("{SERVER} --keystore=s {words}")).mode {
+        Mode::Server { client_auth } => client_auth.clone(),
+        Mode::Client { .. } => panic!("{words}: a client"),
+    };
+    assert!(matches!(
+        client_auth("--disable-authentication"),
+        ClientAuth::Disabled
+    ));
+    assert!(matches!(
+        client_auth("--allow-all"),
+        ClientAuth::Required(Rules { all: true, .. })
+    ));
+    let words = "--allow-cn=a --allow-ou=b --allow-dns=c --allow-dns-san=d --allow-ip=::1 --allow-ip-san=1.2.3.4 \
+                 --allow-uri=x://* --allow-uri-san=y://**";
+    let ClientAuth::Required(rules) = client_auth(words) else {
+        panic!("authentication is off")
+    };
+    assert!(!rules.all);
+    assert_eq!(
+        (rules.common_names, rules.organizational_units),
+        (vec!["a".to_owned()], vec!["b".to_owned()])
+    );
+    assert_eq!(rules.dns_names, ["c", "d"]);
+    assert_eq!(
+        rules
+            .ip_addresses
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>(),
+        ["::1", "1.2.3.4"]
+    );
+    assert_eq!(
+        rules.uris.iter().map(UriPattern::text).collect::<Vec<_>>(),
+        ["x://*", "y://**"]
+    );
+}
+
+#[test]
+fn a_client_without_rules_accepts_every_server_that_proves_its_name() {
+    let verify = |words: &str| match &tunnel(&format!("{CLIENT} --keystore=s {words}")).mode {
+        Mode::Client { verify, .. } => verify.clone(),
+        Mode::Server { .. } => panic!("{words}: a server"),
+    };
+    assert!(verify("").all);
+    for words in [
+        "--verify-cn=x",
+        "--verify-cn=",
+        "--verify-ou=x",
+        "--verify-dns=x",
+        "--verify-ip=::1",
+        "--verify-uri=x",
+    ] {
+        assert!(!verify(words).all, "{words}");
+    }
+}
+
+#[test]
+fn empty_rules_match_nobody_and_are_warned_about() {
+    let server = run(&format!(
+        "{SERVER} --keystore=s --allow-cn= --allow-ou= --allow-dns="
+    ));
+    assert!(server.config.is_ok());
+    assert_eq!(
+        server.warnings,
+        [
+            "--allow-cn with an empty value matches nobody",
+            "--allow-ou with an empty value matches nobody",
+            "--allow-dns with an empty value matches nobody",
+        ]
+    );
+    let client = run(&format!("{CLIENT} --keystore=s --verify-dns-san= --verify-dns=x"));
+    assert_eq!(
+        client.warnings,
+        [
+            "--verify-dns-san is deprecated: use --verify-dns",
+            "--verify-dns with an empty value matches nobody"
+        ]
+    );
+}

@@ -1,0 +1,195 @@
+//! Where a tunnel listens, where it leads, and whose name it expects there.
+
+use super::*;
+
+#[test]
+fn a_servers_target_stays_on_the_machine_unless_told_otherwise() {
+    let local = "--target must be unix:PATH or localhost:PORT (unless --unsafe-target is set)";
+    let server = |rest: &str| format!("server --listen=localhost:1 --keystore=s --allow-all {rest}");
+    for target in [
+        "example.com:1",
+        "127.0.0.2:1",
+        "LOCALHOST:1",
+        ":1",
+        "0.0.0.0:1",
+        "[::]:1",
+        "::1:1",
+        "foo",
+        "",
+    ] {
+        assert_refused(&server(""), &[(&format!("--target={target}"), local)]);
+    }
+    for target in [
+        "localhost:1",
+        "localhost:http",
+        "127.0.0.1:1",
+        "[::1]:1",
+        "unix:/x",
+        "unix:@x",
+    ] {
+        assert_eq!(
+            tunnel(&server(&format!("--target={target}"))).target.text(),
+            target
+        );
+    }
+    assert_eq!(
+        tunnel(&server("--unsafe-target --target=example.com:1"))
+            .target
+            .text(),
+        "example.com:1"
+    );
+    let network = |word| {
+        format!(
+            "invalid --target network {word:?}: only tcp and unix targets are supported (systemd:/launchd: cannot be \
+             dialed)"
+        )
+    };
+    assert_refused(
+        &server(""),
+        &[
+            ("--target=systemd:x", &network("systemd")),
+            ("--target=launchd:x --unsafe-target", &network("launchd")),
+            (
+                "--unsafe-target --target=example.com",
+                "invalid --target address: address example.com: missing port in address",
+            ),
+            (
+                "--unsafe-target --target=a:b:c",
+                "invalid --target address: address a:b:c: too many colons in address",
+            ),
+            (
+                "--unsafe-target --target=",
+                "invalid --target address: missing port in address",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn a_client_listens_on_the_machine_unless_told_otherwise() {
+    let local = "--listen must be unix:PATH, localhost:PORT, systemd:NAME or launchd:NAME (unless --unsafe-listen is \
+                 set)";
+    let client = |rest: &str| format!("client --target=example.com:2 --keystore=s {rest}");
+    for listen in ["0.0.0.0:1", ":1", "LOCALHOST:1", "127.0.0.2:1", "foo", ""] {
+        assert_refused(&client(""), &[(&format!("--listen={listen}"), local)]);
+    }
+    assert_eq!(tunnel(&client("--unsafe-listen --listen=:1")).listen.text(), ":1");
+    assert_eq!(tunnel(&client("--listen=unix:/x")).listen.text(), "unix:/x");
+}
+
+#[test]
+fn listen_addresses_are_checked_for_shape_and_port() {
+    let server = "server --target=localhost:2 --keystore=s --allow-all";
+    assert_refused(
+        server,
+        &[
+            (
+                "--listen=foo",
+                "invalid --listen address: address foo: missing port in address",
+            ),
+            ("--listen=", "invalid --listen address: missing port in address"),
+            (
+                "--listen=::1:5",
+                "invalid --listen address: address ::1:5: too many colons in address",
+            ),
+            (
+                "--listen=localhost:99999",
+                "invalid --listen address: address 99999: invalid port",
+            ),
+            (
+                "--listen=localhost:nosuch",
+                "invalid --listen address: lookup tcp/nosuch: unknown port",
+            ),
+            (
+                "--listen=systemd:x",
+                "invalid --listen network \"systemd\": this version does not have socket activation yet",
+            ),
+        ],
+    );
+    for listen in [
+        ":1",
+        "localhost:",
+        "[::]:https",
+        "0.0.0.0:443",
+        "unix:",
+        "unix:/x",
+    ] {
+        assert_eq!(
+            tunnel(&format!("{server} --listen={listen}")).listen.text(),
+            listen
+        );
+    }
+    assert_refused(
+        "client --target=example.com:2 --keystore=s",
+        &[
+            (
+                "--listen=localhost:99999",
+                "invalid --listen address: address 99999: invalid port",
+            ),
+            (
+                "--listen=launchd:x",
+                "invalid --listen network \"launchd\": this version does not have socket activation yet",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn a_clients_target_is_any_host_or_a_unix_socket() {
+    let client = "client --listen=localhost:1 --keystore=s --override-server-name=x";
+    assert_refused(
+        client,
+        &[
+            (
+                "--target=foo",
+                "invalid --target address: address foo: missing port in address",
+            ),
+            (
+                "--target=a:b:c",
+                "invalid --target address: address a:b:c: too many colons in address",
+            ),
+            (
+                "--target=systemd:x",
+                "invalid --target network \"systemd\": client mode requires a HOST:PORT TCP target",
+            ),
+        ],
+    );
+    assert_eq!(
+        tunnel(&format!("{client} --target=unix:/x")).target.text(),
+        "unix:/x"
+    );
+}
+
+#[test]
+fn the_server_name_is_the_targets_host_unless_overridden() {
+    let name = |words: &str| match &tunnel(&format!("client --listen=localhost:1 --keystore=s {words}")).mode
+    {
+        Mode::Client { server_name, .. } => server_name.text.clone(),
+        Mode::Server { .. } => panic!("{words}: a server"),
+    };
+    for (words, expected) in [
+        ("--target=Example.com:443", "Example.com"),
+        ("--target=127.0.0.1:443", "127.0.0.1"),
+        ("--target=[::1]:443", "::1"),
+        ("--target=[fe80::1%eth0]:443", "fe80::1"),
+        ("--target=example.com:443 --override-server-name=", "example.com"),
+        ("--target=example.com:443 --override-server-name=Other", "Other"),
+        ("--target=example.com:443 --override-server-name=[::1]", "::1"),
+        ("--target=:443 --override-server-name=a", "a"),
+        ("--target=unix:x --override-server-name=a", "a"),
+    ] {
+        assert_eq!(name(words), expected, "{words}");
+    }
+    let text = |target| {
+        format!(
+            "--target {target} does not name the server: give the name in its certificate with --override-server-name"
+        )
+    };
+    assert_refused(
+        "client --listen=localhost:1 --keystore=s",
+        &[
+            ("--target=:443", &text(":443")),
+            ("--target=unix:/x", &text("unix:/x")),
+        ],
+    );
+}
