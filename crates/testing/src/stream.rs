@@ -1,7 +1,7 @@
 //! Addresses, and plain streams over TCP and UNIX sockets.
 
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -190,6 +190,14 @@ impl Write for &Plain {
         match &self.0 {
             Kind::Tcp(stream) => (&*stream).write(bytes),
             Kind::Unix(stream) => (&*stream).write(bytes),
+        }
+    }
+
+    /// TLS sends its records this way; one by one they would be as many packets.
+    fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        match &self.0 {
+            Kind::Tcp(stream) => (&*stream).write_vectored(parts),
+            Kind::Unix(stream) => (&*stream).write_vectored(parts),
         }
     }
 

@@ -233,11 +233,15 @@ pub struct TlsPeer {
 }
 
 impl TlsPeer {
-    fn handshake(mut session: Connection, socket: Arc<Plain>) -> Result<Self, End> {
-        session
-            .complete_io(&mut &*socket)
-            .map_err(|error| End::from(&error))?;
-        Ok(Self { session, socket })
+    fn handshake(session: Connection, socket: Arc<Plain>) -> Result<Self, End> {
+        let mut peer = Self { session, socket };
+        let result = peer.session.complete_io(&mut &*peer.socket);
+        if let Err(error) = result {
+            // `complete_io` writes once, which may not reach to the alert.
+            let _ = peer.flush();
+            return Err(End::from(&error));
+        }
+        Ok(peer)
     }
 
     /// What the handshake agreed on.
