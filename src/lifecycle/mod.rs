@@ -1,6 +1,19 @@
 //! The life of the process: signals, reload requests, phases, drain.
+//!
+//! This room turns what the operator does into intents and keeps the state that others
+//! follow. It neither reloads nor shuts down anything itself: `app` does.
+
+mod drain;
+mod reload;
+mod signals;
+mod state;
 
 use std::time::Duration;
+
+pub use drain::{Drain, DrainGuard};
+pub use reload::{ReloadRequester, ReloadRequests, ReloadTrigger, reload_channel};
+pub use signals::{Intent, Intents, ShutdownTrigger, Signals};
+pub use state::{Lifecycle, Phase, ReloadRecord, State};
 
 /// Process-wide settings of reload and shutdown.
 #[derive(Debug, Clone, PartialEq, Eq)]

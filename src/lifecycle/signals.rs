@@ -1,0 +1,303 @@
+//! Signals to intents. The only place that knows signal numbers.
+
+use std::fmt::{self, Display};
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use signal_hook::consts::{SIGALRM, SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::flag;
+use signal_hook::iterator::backend::SignalDelivery;
+use signal_hook::iterator::exfiltrator::SignalOnly;
+use tokio::net::UnixStream as WatchedStream;
+
+use super::ReloadTrigger;
+
+/// What the operator wants the process to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Intent {
+    /// Read certificates, trust anchors and policies again.
+    Reload(ReloadTrigger),
+    /// Drain and exit.
+    Shutdown(ShutdownTrigger),
+}
+
+/// What asked for a shutdown. Displays as the log line that announces it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ShutdownTrigger {
+    /// SIGTERM.
+    Terminated,
+    /// SIGINT.
+    Interrupt,
+    /// `POST /_shutdown`.
+    StatusEndpoint,
+}
+
+impl Display for ShutdownTrigger {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Terminated => "received terminated, shutting down",
+            Self::Interrupt => "received interrupt, shutting down",
+            Self::StatusEndpoint => "shutdown was requested via status endpoint",
+        })
+    }
+}
+
+/// The caught signals, kept until somebody asks for them with [`Intents::next`].
+pub struct Signals {
+    delivery: SignalDelivery<ReadEnd, SignalOnly>,
+    is_draining: Arc<AtomicBool>,
+}
+
+impl Signals {
+    /// Catches the signals the program reacts to, and those it must survive.
+    ///
+    /// Needs neither a runtime nor a thread, and keeps two descriptors.
+    ///
+    /// # Errors
+    ///
+    /// When the pair of sockets or a handler cannot be installed.
+    pub fn catch() -> io::Result<Self> {
+        let is_draining = Arc::new(AtomicBool::new(false));
+        // Before the delivery below, since handlers run in this order.
+        for signal in [SIGTERM, SIGINT] {
+            flag::register_conditional_default(signal, Arc::clone(&is_draining))?;
+        }
+        // Users' scripts send these without harm: the original's runtime swallows them.
+        for signal in [SIGUSR2, SIGALRM] {
+            flag::register(signal, Arc::new(AtomicBool::new(false)))?;
+        }
+        let (read, write) = UnixStream::pair()?;
+        read.set_nonblocking(true)?;
+        write.set_nonblocking(true)?;
+        let wanted = [SIGHUP, SIGUSR1, SIGTERM, SIGINT];
+        let delivery = SignalDelivery::with_pipe(ReadEnd::Still(read), write, SignalOnly, wanted)?;
+        Ok(Self {
+            delivery,
+            is_draining,
+        })
+    }
+
+    /// Follows the signals from inside a runtime. Those that came before are kept.
+    ///
+    /// # Errors
+    ///
+    /// When the runtime cannot watch the descriptor.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime with I/O.
+    pub fn into_intents(mut self) -> io::Result<Intents> {
+        let read = self.delivery.get_read_mut();
+        if let ReadEnd::Still(stream) = std::mem::replace(read, ReadEnd::Gone) {
+            *read = ReadEnd::Watched(WatchedStream::from_std(stream)?);
+        }
+        Ok(Intents { signals: self })
+    }
+
+    /// The next signal that came, unless a drain makes it moot.
+    fn take(&mut self) -> Option<Intent> {
+        // Signals that are not taken stay where they are.
+        let intent = self.delivery.pending().find_map(intent_of)?;
+        (!self.is_draining.load(Ordering::SeqCst)).then_some(intent)
+    }
+}
+
+/// The end of the pipe that the handlers write to, in the delivery's hands for good.
+enum ReadEnd {
+    Still(UnixStream),
+    Watched(WatchedStream),
+    /// Between the two, and after a failure to watch it.
+    Gone,
+}
+
+impl AsRawFd for ReadEnd {
+    fn as_raw_fd(&self) -> RawFd {
+        match self {
+            Self::Still(stream) => stream.as_raw_fd(),
+            Self::Watched(stream) => stream.as_raw_fd(),
+            Self::Gone => -1,
+        }
+    }
+}
+
+impl ReadEnd {
+    /// Waits for a handler to have written, and takes what it wrote.
+    async fn woken(&self) -> io::Result<()> {
+        let Self::Watched(stream) = self else {
+            return Err(io::ErrorKind::NotConnected.into());
+        };
+        stream.readable().await?;
+        // Reading through the runtime tells it that the descriptor is no longer ready.
+        while stream.try_read(&mut [0; 64]).is_ok_and(|length| length > 0) {}
+        Ok(())
+    }
+}
+
+/// Signals as a stream of intents.
+pub struct Intents {
+    signals: Signals,
+}
+
+impl Intents {
+    /// Waits for the next intent. Cancel-safe: no signal is lost.
+    ///
+    /// Never ends once the drain has begun.
+    pub async fn next(&mut self) -> Intent {
+        loop {
+            if let Some(intent) = self.signals.take() {
+                return intent;
+            }
+            if self.signals.delivery.get_read().woken().await.is_err() {
+                // The runtime is going down, and nobody can act on a signal any more.
+                return std::future::pending().await;
+            }
+        }
+    }
+
+    /// From here on SIGTERM and SIGINT kill the process at once, by their default
+    /// disposition and without any thread of it taking part; SIGHUP and SIGUSR1 do nothing.
+    pub fn begin_drain(&self) {
+        self.signals.is_draining.store(true, Ordering::SeqCst);
+    }
+}
+
+fn intent_of(signal: i32) -> Option<Intent> {
+    match signal {
+        SIGHUP => Some(Intent::Reload(ReloadTrigger::Hangup)),
+        SIGUSR1 => Some(Intent::Reload(ReloadTrigger::UserSignal1)),
+        SIGTERM => Some(Intent::Shutdown(ShutdownTrigger::Terminated)),
+        SIGINT => Some(Intent::Shutdown(ShutdownTrigger::Interrupt)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::{Command, ExitStatus, Stdio};
+
+    use signal_hook::low_level::raise;
+
+    use super::*;
+
+    /// Tells a test that it is the child whose death its parent looks at. Signals concern
+    /// a whole process, so these tests run in one of their own.
+    const CHILD: &str = "GHOSTUNNEL_SIGNAL_TEST_CHILD";
+
+    /// Runs `child` in a process of its own, by starting this test once more, and gives
+    /// its end. In that process itself this never returns.
+    fn in_a_child(test: &str, signal: i32, child: impl FnOnce(i32)) -> ExitStatus {
+        if let Ok(signal) = std::env::var(CHILD) {
+            child(signal.parse().expect("the parent gives a number"));
+            std::process::exit(0);
+        }
+        let program = std::env::current_exe().expect("the test knows its program");
+        let name = format!("lifecycle::signals::tests::{test}");
+        let mut command = Command::new(program);
+        command
+            .args(["--exact", &name, "--nocapture"])
+            .env(CHILD, signal.to_string());
+        command.stdout(Stdio::null()).stderr(Stdio::inherit());
+        command.status().expect("the child runs")
+    }
+
+    fn with_intents(body: impl AsyncFnOnce(Intents)) {
+        let signals = Signals::catch().expect("signals can be caught");
+        with_runtime(async || body(signals.into_intents().expect("watchable")).await);
+    }
+
+    fn with_runtime(body: impl AsyncFnOnce()) {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_all().build().expect("a runtime").block_on(body());
+    }
+
+    #[test]
+    fn signals_become_intents() {
+        let status = in_a_child("signals_become_intents", 0, |_| {
+            with_intents(async |mut intents| {
+                let cases = [
+                    (SIGHUP, Intent::Reload(ReloadTrigger::Hangup)),
+                    (SIGUSR1, Intent::Reload(ReloadTrigger::UserSignal1)),
+                    (SIGTERM, Intent::Shutdown(ShutdownTrigger::Terminated)),
+                    (SIGINT, Intent::Shutdown(ShutdownTrigger::Interrupt)),
+                ];
+                for (signal, expected) in cases {
+                    raise(signal).expect("raised");
+                    assert_eq!(intents.next().await, expected);
+                }
+                raise(SIGHUP).expect("raised");
+                raise(SIGTERM).expect("raised");
+                let both = [intents.next().await, intents.next().await];
+                assert!(both.contains(&Intent::Reload(ReloadTrigger::Hangup)));
+                assert!(both.contains(&Intent::Shutdown(ShutdownTrigger::Terminated)));
+            });
+        });
+        assert!(status.success());
+    }
+
+    #[test]
+    fn a_signal_before_the_runtime_is_kept() {
+        let status = in_a_child("a_signal_before_the_runtime_is_kept", 0, |_| {
+            let signals = Signals::catch().expect("signals can be caught");
+            raise(SIGUSR1).expect("raised");
+            with_runtime(async || {
+                let mut intents = signals.into_intents().expect("watchable");
+                assert_eq!(intents.next().await, Intent::Reload(ReloadTrigger::UserSignal1));
+            });
+        });
+        assert!(status.success());
+    }
+
+    #[test]
+    fn other_signals_have_no_effect() {
+        let status = in_a_child("other_signals_have_no_effect", 0, |_| {
+            with_intents(async |mut intents| {
+                for signal in [SIGUSR2, SIGALRM, signal_hook::consts::SIGPIPE, SIGHUP] {
+                    raise(signal).expect("raised");
+                }
+                assert_eq!(intents.next().await, Intent::Reload(ReloadTrigger::Hangup));
+            });
+        });
+        assert!(status.success());
+    }
+
+    #[test]
+    fn reload_signals_are_ignored_during_the_drain() {
+        let status = in_a_child("reload_signals_are_ignored_during_the_drain", 0, |_| {
+            with_intents(async |mut intents| {
+                intents.begin_drain();
+                raise(SIGHUP).expect("raised");
+                raise(SIGUSR1).expect("raised");
+                let polled = std::future::poll_fn(|context| {
+                    let next = std::pin::pin!(intents.next());
+                    std::task::Poll::Ready(next.poll(context).is_pending())
+                });
+                assert!(polled.await);
+            });
+        });
+        assert!(status.success());
+    }
+
+    #[test]
+    fn a_second_signal_kills_a_draining_process_that_is_stuck() {
+        let test = "a_second_signal_kills_a_draining_process_that_is_stuck";
+        for signal in [SIGTERM, SIGINT] {
+            let status = in_a_child(test, signal, |second| {
+                with_intents(async |mut intents| {
+                    raise(SIGTERM).expect("raised");
+                    assert_eq!(
+                        intents.next().await,
+                        Intent::Shutdown(ShutdownTrigger::Terminated)
+                    );
+                    intents.begin_drain();
+                    // Nothing polls the intents here: the handler alone has to do it.
+                    raise(second).expect("raised");
+                });
+            });
+            assert_eq!(status.signal(), Some(signal));
+        }
+    }
+}
