@@ -6,7 +6,6 @@ mod sandbox_plan;
 mod startup;
 mod tunnel;
 
-pub mod sandbox_plan;
 
 use std::ffi::OsString;
 use std::io::Write as _;

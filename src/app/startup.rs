@@ -21,7 +21,9 @@ use super::tunnel::Assembled;
 use super::{reload, sandbox_plan};
 use crate::cli::Run;
 use crate::config::{Config, Tunnel};
-use crate::lifecycle::{Drain, Intent, Lifecycle, Phase, Signals, Timer};
+use crate::lifecycle::{
+    Drain, Intent, Intents, Lifecycle, Phase, Signals, reload_channel,
+};
 use crate::logging::{self, Log};
 use crate::metrics::Registry;
 use crate::net::{Bound, Listener, Resolver};
@@ -100,7 +102,8 @@ impl StartError {
 }
 
 fn start(config: Config, log: &Log) -> Result<ExitCode, StartError> {
-    let mut signals = Signals::catch().map_err(|error| StartError::new("error: unable to handle signals", error))?;
+    let signal_error = |error| StartError::new("error: unable to handle signals", error);
+    let signals = Signals::catch().map_err(signal_error)?;
     let acquired = acquire(&config)?;
     restrict(&config);
     let runtime = control_runtime()?;
@@ -108,9 +111,10 @@ fn start(config: Config, log: &Log) -> Result<ExitCode, StartError> {
     let confined = confine(&config, acquired)?;
     let tasks = LocalSet::new();
     let code = tasks.block_on(&runtime, async {
+        let mut intents = signals.into_intents().map_err(signal_error)?;
         let mut serving = serve(&config, loaded, confined, log)?;
-        until_shutdown(&config, &mut serving, &mut signals).await;
-        Ok(drain(&config, serving, &signals).await)
+        until_shutdown(&config, &mut serving, &mut intents).await;
+        Ok(drain(&config, serving, &intents).await)
     });
     // A look-up that hangs in the C library can't be cancelled, and is not waited for.
     runtime.shutdown_background();
@@ -153,7 +157,6 @@ fn restrict(config: &Config) {
         return;
     }
     let plan = sandbox_plan::plan(config, &sandbox_plan::Environment::of_process());
-    info!("setting up landlock rules to limit process privileges");
     for line in sandbox::enter(&plan).lines() {
         info!("{line}");
     }
@@ -178,7 +181,7 @@ fn load(config: &Config) -> Result<Loaded, StartError> {
     // Nobody could read them without a status port.
     let metrics = Arc::new(if config.status.is_some() { Registry::new() } else { Registry::disabled() });
     let drain = Drain::default();
-    let resolver = Resolver::default();
+    let resolver = Resolver::new();
     let surroundings = || Surroundings {
         metrics: Arc::clone(&metrics),
         drain: drain.clone(),
@@ -277,18 +280,21 @@ fn status_tls(tunnels: &[Arc<Assembled>]) -> status::TlsSource {
 }
 
 /// Obeys signals, timers and the status port until one of them asks for the end.
-async fn until_shutdown(config: &Config, serving: &mut Serving, signals: &mut Signals) {
-    let mut timer = Timer::every(config.lifecycle.timed_reload);
+async fn until_shutdown(config: &Config, serving: &mut Serving, intents: &mut Intents) {
+    let (requester, mut reloads) = reload_channel();
+    if let Some(period) = config.lifecycle.timed_reload {
+        spawn_local(requester.request_every(period));
+    }
     loop {
         let intent = tokio::select! {
-            intent = signals.next() => intent,
+            intent = intents.next() => intent,
             Some(intent) = serving.shutdown_requests.recv() => intent,
-            intent = timer.next() => intent,
+            trigger = reloads.next() => Intent::Reload(trigger),
         };
         match intent {
             Intent::Reload(trigger) => {
-                if let Some(line) = trigger.announcement() {
-                    info!("{line}");
+                if trigger.is_announced() {
+                    info!("{trigger}");
                 }
                 reload::reload(&serving.tunnels, &serving.lifecycle);
             }
@@ -301,8 +307,8 @@ async fn until_shutdown(config: &Config, serving: &mut Serving, signals: &mut Si
 }
 
 /// Step 8: no new connections; those that are open may end by themselves, in time.
-async fn drain(config: &Config, serving: Serving, signals: &Signals) -> ExitCode {
-    signals.begin_drain();
+async fn drain(config: &Config, serving: Serving, intents: &Intents) -> ExitCode {
+    intents.begin_drain();
     serving.lifecycle.set_phase(Phase::Stopping);
     serving.drain.begin();
     info!("shutdown proxy, waiting for drain");
