@@ -1,4 +1,5 @@
 mod addresses;
+mod order;
 mod process;
 
 use std::ffi::OsString;
