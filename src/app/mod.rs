@@ -6,7 +6,6 @@ mod sandbox_plan;
 mod startup;
 mod tunnel;
 
-
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::ExitCode;
