@@ -132,7 +132,8 @@ fn pem_blocks(path: &Path, text: &[u8]) -> Result<Vec<Block>, FileProblem> {
 fn conversion(format: Format, path: &Path) -> String {
     let path = path.display();
     match format {
-        Format::Pem => format!("cp {path} {path}.pem"),
+        // Nobody asks: PEM is read as it is.
+        Format::Pem => String::new(),
         Format::Pkcs12 => format!("openssl pkcs12 -in {path} -out {path}.pem -nodes"),
         Format::Jceks => format!(
             "keytool -importkeystore -srckeystore {path} -destkeystore {path}.p12 -deststoretype PKCS12 && \
@@ -187,7 +188,9 @@ impl Reading {
         if metadata.is_file() {
             self.seen.push((path.to_owned(), Some(Stamp::of(&metadata))));
         }
-        let expected = usize::try_from(metadata.len().min(limit)).unwrap_or(usize::MAX);
+        // A sparse file may claim any length, so no more than a keystore's is believed.
+        let expected = metadata.len().min(limit).min(KEYSTORE_LIMIT);
+        let expected = usize::try_from(expected).unwrap_or_default();
         read_wiped(&mut file.take(limit), expected)
     }
 
