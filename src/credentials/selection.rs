@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use super::Secret;
+
 /// Where a tunnel's credentials come from.
 #[derive(Debug, Clone)]
 pub struct Selection {
@@ -26,7 +28,7 @@ pub enum Identity {
         /// The file.
         path: PathBuf,
         /// `--storepass`. Unused for PEM.
-        password: Option<String>,
+        password: Option<Secret>,
     },
     /// `--disable-authentication` in client mode: no certificate is presented.
     None,
