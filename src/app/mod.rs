@@ -2,7 +2,7 @@
 
 mod demo;
 mod reload;
-mod sandbox_plan;
+pub mod sandbox_plan;
 mod startup;
 mod tunnel;
 

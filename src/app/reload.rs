@@ -22,13 +22,19 @@ pub(super) fn reload(tunnels: &[Arc<Assembled>], lifecycle: &Lifecycle) {
         }
     }
     info!("reloading configuration complete");
-    let result = if failures.is_empty() { Ok(()) } else { Err(failures.join("; ")) };
+    let result = if failures.is_empty() {
+        Ok(())
+    } else {
+        Err(failures.join("; "))
+    };
     lifecycle.reload_finished(at, result);
 }
 
 fn renew(tunnel: &Assembled) -> Result<(), String> {
     let fresh = tunnel.store.prepare_reload().map_err(|error| error.to_string())?;
-    let loaded = fresh.identity().map(|own| format!("loaded certificate: {}", own.subject()));
+    let loaded = fresh
+        .identity()
+        .map(|own| format!("loaded certificate: {}", own.subject()));
     let warnings = fresh.warnings().to_vec();
     tunnel.renew(fresh)?;
     if let Some(line) = loaded {

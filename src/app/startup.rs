@@ -21,9 +21,7 @@ use super::tunnel::Assembled;
 use super::{reload, sandbox_plan};
 use crate::cli::Run;
 use crate::config::{Config, Tunnel};
-use crate::lifecycle::{
-    Drain, Intent, Intents, Lifecycle, Phase, Signals, reload_channel,
-};
+use crate::lifecycle::{Drain, Intent, Intents, Lifecycle, Phase, Signals, reload_channel};
 use crate::logging::{self, Log};
 use crate::metrics::Registry;
 use crate::net::{Bound, Listener, Resolver};
@@ -77,13 +75,20 @@ pub(super) struct StartError {
 impl StartError {
     /// One log line: `phrase: cause`.
     pub(super) fn new(phrase: &str, cause: impl Display) -> Self {
-        Self { lines: vec![format!("{phrase}: {cause}")], cause: cause.to_string() }
+        Self {
+            lines: vec![format!("{phrase}: {cause}")],
+            cause: cause.to_string(),
+        }
     }
 
     /// A listener of a tunnel that could not be opened.
     fn listening(tunnel: &Tunnel, cause: impl Display) -> Self {
         let word = tunnel.mode.word();
-        let phrase = if word == "server" { "error trying to listen" } else { "error opening socket" };
+        let phrase = if word == "server" {
+            "error trying to listen"
+        } else {
+            "error opening socket"
+        };
         Self::new(phrase, cause).also(&format!("error from {word} listen"))
     }
 
@@ -131,10 +136,17 @@ struct Acquired {
 fn acquire(config: &Config) -> Result<Acquired, StartError> {
     raise_descriptor_limit();
     let bind = |tunnel: &Arc<Tunnel>| {
-        tunnel.listen.bind().map_err(|error| StartError::listening(tunnel, error))
+        tunnel
+            .listen
+            .bind()
+            .map_err(|error| StartError::listening(tunnel, error))
     };
     let tunnels = config.tunnels.iter().map(bind).collect::<Result<_, _>>()?;
-    let status = config.status.as_ref().map(|status| status.listen.bind()).transpose();
+    let status = config
+        .status
+        .as_ref()
+        .map(|status| status.listen.bind())
+        .transpose();
     let status = status.map_err(|error| StartError::status(config.tunnels.first(), error))?;
     Ok(Acquired { tunnels, status })
 }
@@ -144,8 +156,13 @@ fn acquire(config: &Config) -> Result<Acquired, StartError> {
 fn raise_descriptor_limit() {
     let limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum
-        && let Err(error) =
-            setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
+        && let Err(error) = setrlimit(
+            Resource::Nofile,
+            Rlimit {
+                current: limit.maximum,
+                maximum: limit.maximum,
+            },
+        )
     {
         info!("note: unable to raise the limit of open files: {error}");
     }
@@ -179,7 +196,11 @@ struct Loaded {
 
 fn load(config: &Config) -> Result<Loaded, StartError> {
     // Nobody could read them without a status port.
-    let metrics = Arc::new(if config.status.is_some() { Registry::new() } else { Registry::disabled() });
+    let metrics = Arc::new(if config.status.is_some() {
+        Registry::new()
+    } else {
+        Registry::disabled()
+    });
     let drain = Drain::default();
     let resolver = Resolver::new();
     let surroundings = || Surroundings {
@@ -189,7 +210,11 @@ fn load(config: &Config) -> Result<Loaded, StartError> {
     };
     let assemble = |tunnel| Assembled::new(tunnel, surroundings()).map(Arc::new);
     let tunnels = config.tunnels.iter().map(assemble).collect::<Result<_, _>>()?;
-    Ok(Loaded { tunnels, metrics, drain })
+    Ok(Loaded {
+        tunnels,
+        metrics,
+        drain,
+    })
 }
 
 /// Step 6: listen, the tunnels before the status port, since callers take a status port
@@ -202,7 +227,11 @@ struct Confined {
 fn confine(config: &Config, acquired: Acquired) -> Result<Confined, StartError> {
     let mut tunnels = Vec::with_capacity(acquired.tunnels.len());
     for (bound, tunnel) in acquired.tunnels.into_iter().zip(&config.tunnels) {
-        tunnels.push(bound.listen().map_err(|error| StartError::listening(tunnel, error))?);
+        tunnels.push(
+            bound
+                .listen()
+                .map_err(|error| StartError::listening(tunnel, error))?,
+        );
     }
     let status = acquired.status.map(Bound::listen).transpose();
     let status = status.map_err(|error| StartError::status(config.tunnels.first(), error))?;
@@ -222,10 +251,18 @@ fn serve(config: &Config, loaded: Loaded, confined: Confined, log: &Log) -> Resu
     let thread_error = |error| StartError::new("error: unable to start a thread", error);
     log.start_writer().map_err(thread_error)?;
     let workers = Workers::start().map_err(thread_error)?;
-    let Loaded { tunnels, metrics, drain } = loaded;
+    let Loaded {
+        tunnels,
+        metrics,
+        drain,
+    } = loaded;
     let lifecycle = Lifecycle::default();
     let (request_shutdown, shutdown_requests) = mpsc::unbounded_channel();
-    let views = tunnels.iter().zip(&confined.tunnels).map(|(tunnel, listener)| view(tunnel, listener)).collect();
+    let views = tunnels
+        .iter()
+        .zip(&confined.tunnels)
+        .map(|(tunnel, listener)| view(tunnel, listener))
+        .collect();
     if let Some((settings, listener)) = config.status.as_ref().zip(confined.status) {
         let acceptor = listener
             .into_acceptor()
@@ -247,7 +284,13 @@ fn serve(config: &Config, loaded: Loaded, confined: Confined, log: &Log) -> Resu
         tunnel.proxy.serve(listener, &workers, index);
     }
     lifecycle.set_phase(Phase::Listening);
-    Ok(Serving { tunnels, lifecycle, drain, shutdown_requests, _workers: workers })
+    Ok(Serving {
+        tunnels,
+        lifecycle,
+        drain,
+        shutdown_requests,
+        _workers: workers,
+    })
 }
 
 /// The address as typed, which scripts look for, and the real one where it tells more.

@@ -24,8 +24,18 @@ impl Assembled {
         let store = load_credentials(config)?;
         check_target(config)?;
         let side = side(config, &store.current())?;
-        let proxy = Proxy::new(side.clone(), config.target.clone(), config.limits.clone(), surroundings);
-        Ok(Self { config: Arc::clone(config), proxy, store, side })
+        let proxy = Proxy::new(
+            side.clone(),
+            config.target.clone(),
+            config.limits.clone(),
+            surroundings,
+        );
+        Ok(Self {
+            config: Arc::clone(config),
+            proxy,
+            store,
+            side,
+        })
     }
 
     /// Makes the next handshakes use these credentials.
@@ -64,8 +74,10 @@ fn side(config: &Tunnel, credentials: &Credentials) -> Result<Side, StartError> 
             ServerConfigs::new(credentials, client_auth.clone())
                 .map_err(|error| StartError::new("error: unable to get server TLS config", error))?,
         )),
-        Mode::Client { server_name, verify } => {
-            Side::Client(Arc::new(ClientConfigs::new(credentials, server_name.clone(), verify.clone())))
-        }
+        Mode::Client { server_name, verify } => Side::Client(Arc::new(ClientConfigs::new(
+            credentials,
+            server_name.clone(),
+            verify.clone(),
+        ))),
     })
 }

@@ -40,13 +40,18 @@ async fn accept_all(shared: &Arc<Shared>, acceptor: &Acceptor, workers: &Workers
     let mut pause = FIRST_PAUSE;
     loop {
         // A slot is taken before the connection: those beyond the limit wait in the kernel's queue.
-        let Ok(permit) = Arc::clone(&shared.permits).acquire_owned().await else { return };
+        let Ok(permit) = Arc::clone(&shared.permits).acquire_owned().await else {
+            return;
+        };
         match acceptor.accept().await {
             Ok(accepted) => {
                 pause = FIRST_PAUSE;
                 shared.surroundings.metrics.connection_accepted();
-                let arrival =
-                    Arrival { accepted, permit, busy: shared.surroundings.drain.guard() };
+                let arrival = Arrival {
+                    accepted,
+                    permit,
+                    busy: shared.surroundings.drain.guard(),
+                };
                 let shared = Arc::clone(shared);
                 workers.run_on_least_loaded(move || connection::serve(shared, arrival));
             }

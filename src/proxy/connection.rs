@@ -20,7 +20,11 @@ use crate::tls::{Established, PeerIdentity, Session};
 /// Serves an accepted connection to its end. What it holds of the process (its slot, its
 /// place in the drain) is given back when this returns.
 pub(super) async fn serve(shared: Arc<Shared>, arrival: Arrival) {
-    let Arrival { accepted, permit: _permit, busy: _busy } = arrival;
+    let Arrival {
+        accepted,
+        permit: _permit,
+        busy: _busy,
+    } = arrival;
     let metrics = &shared.surroundings.metrics;
     let started = Instant::now();
     // Boxed, so that an open connection does not carry the state of its set-up.
@@ -49,14 +53,20 @@ async fn join(shared: &Shared, accepted: Accepted) -> Option<Joined> {
         Side::Client(_) => (Admission::local_peer(), None),
         Side::Server(_) => {
             let established = shake_hands(shared, &mut stream, deadline).await?;
-            let Established { session, peer, admission } = established;
+            let Established {
+                session,
+                peer,
+                admission,
+            } = established;
             (admission, Some((session, peer)))
         }
     };
     let upstream = match unless_draining(shared, upstream::reach(shared, &admission, deadline)).await {
         Some(Ok(upstream)) => upstream,
         failed => {
-            let text = failed.and_then(Result::err).unwrap_or_else(|| upstream::canceled_text(shared));
+            let text = failed
+                .and_then(Result::err)
+                .unwrap_or_else(|| upstream::canceled_text(shared));
             if let Some((mut session, _)) = tls {
                 handshake::hang_up(&mut session, &mut stream).await;
             }
@@ -74,12 +84,18 @@ fn join_ends(accepted: Stream, accepted_tls: Option<TlsPeer>, upstream: Upstream
     match (accepted_tls, upstream.tls) {
         (Some((session, peer)), None) => Some(Joined {
             pipe: Pipe::tls_accepted(left, peer, right),
-            tls: TlsEnd { stream: accepted, session },
+            tls: TlsEnd {
+                stream: accepted,
+                session,
+            },
             plain: upstream.stream,
         }),
         (None, Some(Established { session, peer, .. })) => Some(Joined {
             pipe: Pipe::tls_dialled(left, right, peer),
-            tls: TlsEnd { stream: upstream.stream, session },
+            tls: TlsEnd {
+                stream: upstream.stream,
+                session,
+            },
             plain: accepted,
         }),
         _ => None,
@@ -87,7 +103,9 @@ fn join_ends(accepted: Stream, accepted_tls: Option<TlsPeer>, upstream: Upstream
 }
 
 async fn shake_hands(shared: &Shared, stream: &mut Stream, deadline: Instant) -> Option<Established> {
-    let Side::Server(configs) = &shared.side else { return None };
+    let Side::Server(configs) = &shared.side else {
+        return None;
+    };
     let metrics = &shared.surroundings.metrics;
     let from = stream.peer().address().to_string();
     let started = Instant::now();
@@ -140,9 +158,15 @@ impl Joined {
             end_of_life: shared.limits.max_lifetime.map(deadline_after),
         };
         let volume = relay::relay(tls, plain, deadlines, &Faults(&shared.surroundings.metrics)).await;
-        let Volume { opened: from_tls, sealed: from_plain } = volume;
-        let (forwarded, returned) =
-            if pipe.is_tls_accepted() { (from_tls, from_plain) } else { (from_plain, from_tls) };
+        let Volume {
+            opened: from_tls,
+            sealed: from_plain,
+        } = volume;
+        let (forwarded, returned) = if pipe.is_tls_accepted() {
+            (from_tls, from_plain)
+        } else {
+            (from_plain, from_tls)
+        };
         let summary = pipe.summary(forwarded, returned, opened.elapsed());
         info!(target: class::CONNS, "closed pipe: {pipe} {summary}");
     }

@@ -83,7 +83,15 @@ impl Proxy {
             .and_then(|most| usize::try_from(most.get()).ok())
             .map_or(Semaphore::MAX_PERMITS, |most| most.min(Semaphore::MAX_PERMITS));
         let permits = Arc::new(Semaphore::new(most));
-        Self { shared: Arc::new(Shared { side, target, limits, surroundings, permits }) }
+        Self {
+            shared: Arc::new(Shared {
+                side,
+                target,
+                limits,
+                surroundings,
+                permits,
+            }),
+        }
     }
 
     /// Accepts connections from `listener` until the drain begins; the accept loop runs on the

@@ -18,12 +18,22 @@ pub(super) struct Pipe {
 impl Pipe {
     /// A TLS peer connected to a plain target.
     pub(super) fn tls_accepted(left: Label, peer: Option<PeerIdentity>, right: Label) -> Self {
-        Self { left, right, peer, tls_accepted: true }
+        Self {
+            left,
+            right,
+            peer,
+            tls_accepted: true,
+        }
     }
 
     /// A local peer connected to a target that speaks TLS.
     pub(super) fn tls_dialled(left: Label, right: Label, peer: Option<PeerIdentity>) -> Self {
-        Self { left, right, peer, tls_accepted: false }
+        Self {
+            left,
+            right,
+            peer,
+            tls_accepted: false,
+        }
     }
 
     /// Whether the end that connected is the one that speaks TLS.
@@ -33,15 +43,26 @@ impl Pipe {
 
     /// What the line that tells of the end adds.
     pub(super) fn summary(&self, forwarded: u64, returned: u64, open: Duration) -> String {
-        format!("[forwarded {}, returned {}, open {}]", Bytes(forwarded), Bytes(returned), Length(open))
+        format!(
+            "[forwarded {}, returned {}, open {}]",
+            Bytes(forwarded),
+            Bytes(returned),
+            Length(open)
+        )
     }
 }
 
 impl fmt::Display for Pipe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let secured = self.peer.as_ref().map_or_else(|| "no cert".to_owned(), |peer| peer.subject());
-        let (left, right) =
-            if self.tls_accepted { (secured.as_str(), "no tls") } else { ("no tls", secured.as_str()) };
+        let secured = self
+            .peer
+            .as_ref()
+            .map_or_else(|| "no cert".to_owned(), |peer| peer.subject());
+        let (left, right) = if self.tls_accepted {
+            (secured.as_str(), "no tls")
+        } else {
+            ("no tls", secured.as_str())
+        };
         write!(f, "{} [{left}] <-> {} [{right}]", self.left, self.right)
     }
 }
@@ -82,7 +103,15 @@ impl fmt::Display for Length {
             return write!(f, "{nanos}ns");
         }
         if nanos < 1_000_000 {
-            return write!(f, "{}", Fraction { units: nanos, per_unit: 1_000, suffix: "µs" });
+            return write!(
+                f,
+                "{}",
+                Fraction {
+                    units: nanos,
+                    per_unit: 1_000,
+                    suffix: "µs"
+                }
+            );
         }
         let millis = nanos.saturating_add(500_000) / 1_000_000;
         if millis < 1_000 {
@@ -96,7 +125,15 @@ impl fmt::Display for Length {
         if hours > 0 || minutes > 0 {
             write!(f, "{minutes}m")?;
         }
-        write!(f, "{}", Fraction { units: millis, per_unit: 1_000, suffix: "s" })
+        write!(
+            f,
+            "{}",
+            Fraction {
+                units: millis,
+                per_unit: 1_000,
+                suffix: "s"
+            }
+        )
     }
 }
 

@@ -81,7 +81,9 @@ pub(super) async fn relay(
         untouched: true,
         session_is_dead: false,
         close_notify_sent: false,
-        timer: deadlines.end_of_life.map(|at| Box::pin(tokio::time::sleep_until(at))),
+        timer: deadlines
+            .end_of_life
+            .map(|at| Box::pin(tokio::time::sleep_until(at))),
         deadlines,
         closing: Closing::NotYet,
         observer,
@@ -136,7 +138,11 @@ enum Closing {
 
 impl Default for Direction {
     fn default() -> Self {
-        Self { phase: Phase::Running, rest: Rest::default(), appetite: FIRST_READ }
+        Self {
+            phase: Phase::Running,
+            rest: Rest::default(),
+            appetite: FIRST_READ,
+        }
     }
 }
 
@@ -228,7 +234,12 @@ impl Relay<'_> {
             0
         } else {
             let room = scratch.input.get_mut(kept..).unwrap_or_default();
-            match ready!(poll_read(context, &mut self.tls.stream, room, self.opening.appetite)) {
+            match ready!(poll_read(
+                context,
+                &mut self.tls.stream,
+                room,
+                self.opening.appetite
+            )) {
                 Ok(0) => {
                     if kept > 0 {
                         self.observer.failed("unexpected EOF");
@@ -272,8 +283,11 @@ impl Relay<'_> {
     fn opening_cannot_deliver(&mut self, error: &io::Error) {
         self.report_write(error, End::Plain);
         self.opening.rest.clear();
-        self.opening.phase =
-            if self.opening.phase == Phase::Delivering { Phase::Ended } else { Phase::Discarding };
+        self.opening.phase = if self.opening.phase == Phase::Delivering {
+            Phase::Ended
+        } else {
+            Phase::Discarding
+        };
     }
 
     fn poll_sealing(&mut self, context: &mut Context<'_>) -> Poll<()> {
@@ -307,19 +321,23 @@ impl Relay<'_> {
 
     /// Reads once, seals it all, writes the records in one go.
     fn poll_seal(&mut self, context: &mut Context<'_>, scratch: &mut Scratch) -> Poll<()> {
-        let read =
-            match ready!(poll_read(context, &mut self.plain, &mut scratch.input, self.sealing.appetite)) {
-                Ok(0) => {
-                    self.sealing.phase = Phase::Delivering;
-                    return Poll::Ready(());
-                }
-                Ok(read) => read,
-                Err(error) => {
-                    self.report_read(&error, End::Plain);
-                    self.sealing.phase = Phase::Delivering;
-                    return Poll::Ready(());
-                }
-            };
+        let read = match ready!(poll_read(
+            context,
+            &mut self.plain,
+            &mut scratch.input,
+            self.sealing.appetite
+        )) {
+            Ok(0) => {
+                self.sealing.phase = Phase::Delivering;
+                return Poll::Ready(());
+            }
+            Ok(read) => read,
+            Err(error) => {
+                self.report_read(&error, End::Plain);
+                self.sealing.phase = Phase::Delivering;
+                return Poll::Ready(());
+            }
+        };
         let plain = scratch.input.get(..read).unwrap_or_default();
         match self.tls.session.seal(plain, &mut scratch.sealed) {
             Ok(length) => {
@@ -339,8 +357,11 @@ impl Relay<'_> {
         self.report_write(error, End::Tls);
         self.sealing.rest.clear();
         self.close_notify_sent = true;
-        self.sealing.phase =
-            if self.sealing.phase == Phase::Delivering { Phase::Ended } else { Phase::Discarding };
+        self.sealing.phase = if self.sealing.phase == Phase::Delivering {
+            Phase::Ended
+        } else {
+            Phase::Discarding
+        };
     }
 
     fn session_failed(&mut self, error: &SessionError) {
@@ -392,17 +413,21 @@ impl Relay<'_> {
     /// Ready with true when the deadline has struck; pending while it is to come or there is
     /// none.
     fn poll_timer(&mut self, context: &mut Context<'_>) -> Poll<bool> {
-        let Some(timer) = &mut self.timer else { return Poll::Pending };
+        let Some(timer) = &mut self.timer else {
+            return Poll::Pending;
+        };
         ready!(timer.as_mut().poll(context));
         // With a close timeout of zero being cut is the normal way to end, not a fault.
         if self.closing == Closing::Half && self.deadlines.close_timeout.is_zero() {
             return Poll::Ready(true);
         }
         if !self.opening.is_over() {
-            self.observer.timed_out(&self.timeout_text(&self.opening, End::Tls));
+            self.observer
+                .timed_out(&self.timeout_text(&self.opening, End::Tls));
         }
         if !self.sealing.is_over() {
-            self.observer.timed_out(&self.timeout_text(&self.sealing, End::Plain));
+            self.observer
+                .timed_out(&self.timeout_text(&self.sealing, End::Plain));
         }
         Poll::Ready(true)
     }
@@ -422,18 +447,23 @@ impl Relay<'_> {
             self.queue_close_notify();
             self.sealing.rest.write_now(&self.tls.stream);
         }
-        Volume { opened: self.opening.rest.taken, sealed: self.sealed }
+        Volume {
+            opened: self.opening.rest.taken,
+            sealed: self.sealed,
+        }
     }
 
     fn report_read(&self, error: &io::Error, end: End) {
         if !is_orderly(error) {
-            self.observer.failed(&self.stream(end).error_text(Operation::Read, error));
+            self.observer
+                .failed(&self.stream(end).error_text(Operation::Read, error));
         }
     }
 
     fn report_write(&self, error: &io::Error, end: End) {
         if !is_orderly(error) {
-            self.observer.failed(&self.stream(end).error_text(Operation::Write, error));
+            self.observer
+                .failed(&self.stream(end).error_text(Operation::Write, error));
         }
     }
 
@@ -522,7 +552,9 @@ impl Rest {
     fn write(&mut self, context: &mut Context<'_>, stream: &mut Stream, bytes: &[u8]) -> io::Result<()> {
         let mut left = bytes;
         while self.is_empty() && !left.is_empty() {
-            let Poll::Ready(length) = poll_write(context, stream, left)? else { break };
+            let Poll::Ready(length) = poll_write(context, stream, left)? else {
+                break;
+            };
             left = left.get(length..).unwrap_or_default();
             self.taken = self.taken.saturating_add(as_u64(length));
         }

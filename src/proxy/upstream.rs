@@ -24,14 +24,19 @@ pub(super) async fn reach(
     deadline: Instant,
 ) -> Result<Upstream, String> {
     let resolver = &shared.surroundings.resolver;
-    let mut stream =
-        net::dial(&shared.target, resolver, deadline).await.map_err(|error| error.to_string())?;
+    let mut stream = net::dial(&shared.target, resolver, deadline)
+        .await
+        .map_err(|error| error.to_string())?;
     let tls = match &shared.side {
         Side::Server(_) => None,
         Side::Client(configs) => {
             let handshake = configs.handshake().map_err(|error| format!("tls: {error}"))?;
             let driven = tokio::time::timeout_at(deadline, handshake::drive(handshake, &mut stream));
-            Some(driven.await.map_err(|_| "context deadline exceeded".to_owned())??)
+            Some(
+                driven
+                    .await
+                    .map_err(|_| "context deadline exceeded".to_owned())??,
+            )
         }
     };
     Ok(Upstream { stream, tls })
@@ -46,7 +51,11 @@ pub(super) fn canceled_text(shared: &Shared) -> String {
 pub(super) async fn probe(shared: &Shared) -> Result<(), String> {
     let deadline = deadline_after(shared.limits.connect_timeout);
     let upstream = reach(shared, &Admission::local_peer(), deadline).await?;
-    if let Upstream { stream, tls: Some(mut tls) } = upstream {
+    if let Upstream {
+        stream,
+        tls: Some(mut tls),
+    } = upstream
+    {
         let mut alert = [0; CLOSE_NOTIFY_ROOM];
         if let Ok(length) = tls.session.close(&mut alert) {
             let _peer_may_be_gone = stream.try_write(alert.get(..length).unwrap_or_default());

@@ -58,7 +58,10 @@ impl Workers {
         F: FnOnce() -> Fut + Send + 'static,
         Fut: Future<Output = ()> + 'static,
     {
-        if let Some(worker) = self.workers.get(index.checked_rem(self.workers.len()).unwrap_or_default()) {
+        if let Some(worker) = self
+            .workers
+            .get(index.checked_rem(self.workers.len()).unwrap_or_default())
+        {
             worker.send(Box::new(|| Box::pin(task())));
         }
     }
@@ -102,11 +105,16 @@ impl Worker {
             .enable_time()
             .max_blocking_threads(LOOKUP_THREADS)
             .build()?;
-        thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-            OWN_INDEX.set(Some(index));
-            LocalSet::new().block_on(&runtime, spawn_all(queue));
-        })?;
-        Ok(Self { tasks, load: Arc::default() })
+        thread::Builder::new()
+            .name(format!("worker-{index}"))
+            .spawn(move || {
+                OWN_INDEX.set(Some(index));
+                LocalSet::new().block_on(&runtime, spawn_all(queue));
+            })?;
+        Ok(Self {
+            tasks,
+            load: Arc::default(),
+        })
     }
 
     fn send(&self, task: Task) {

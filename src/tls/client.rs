@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use ghostunnel_pki::Usage;
+use rustls::client::UnbufferedClientConnection;
 use rustls::client::{ClientConfig, Resumption};
 use rustls::pki_types::ServerName as RustlsName;
 use rustls::sign::SingleCertAndKey;
-use rustls::client::UnbufferedClientConnection;
 
 use super::ServerName;
 use super::handshake::Handshake;
@@ -42,7 +42,8 @@ impl ClientConfigs {
 
     /// Makes dials that start from now on use these credentials.
     pub fn renew(&self, credentials: &Credentials) {
-        self.parts.store(Arc::new(Parts::new(credentials, &self.name, &self.rules)));
+        self.parts
+            .store(Arc::new(Parts::new(credentials, &self.name, &self.rules)));
     }
 
     /// A handshake with a server that has just been reached, by the newest configuration.
@@ -52,14 +53,20 @@ impl ClientConfigs {
         let (name, send_name) = wire_name(&self.name.text);
         let config = parts.config(&verdict, send_name)?;
         let connection = UnbufferedClientConnection::new(Arc::new(config), name)?;
-        Ok(Handshake::new(Engine::Client(Box::new(connection)), verdict, true))
+        Ok(Handshake::new(
+            Engine::Client(Box::new(connection)),
+            verdict,
+            true,
+        ))
     }
 }
 
 impl Parts {
     fn new(credentials: &Credentials, name: &ServerName, rules: &Rules) -> Self {
         Self {
-            resolver: credentials.identity().map(|own| Arc::new(SingleCertAndKey::from(own.certified_key()))),
+            resolver: credentials
+                .identity()
+                .map(|own| Arc::new(SingleCertAndKey::from(own.certified_key()))),
             conditions: Arc::new(Conditions {
                 anchors: Arc::clone(credentials.anchors()),
                 rules: rules.clone(),
@@ -70,7 +77,10 @@ impl Parts {
     }
 
     fn config(&self, verdict: &Arc<Verdict>, send_name: bool) -> Result<ClientConfig, rustls::Error> {
-        let verifier = ServerVerifier { conditions: Arc::clone(&self.conditions), verdict: Arc::clone(verdict) };
+        let verifier = ServerVerifier {
+            conditions: Arc::clone(&self.conditions),
+            verdict: Arc::clone(verdict),
+        };
         let builder = ClientConfig::builder_with_provider(options::provider())
             .with_safe_default_protocol_versions()?
             .dangerous()
@@ -92,6 +102,9 @@ impl Parts {
 fn wire_name(text: &str) -> (RustlsName<'static>, bool) {
     match RustlsName::try_from(text.to_owned()) {
         Ok(name) => (name, true),
-        Err(_) => (RustlsName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into()), false),
+        Err(_) => (
+            RustlsName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into()),
+            false,
+        ),
     }
 }

@@ -90,7 +90,9 @@ impl Handshake {
             used = used.saturating_add(discard);
             match event {
                 Event::Encoded | Event::Transmitted => {}
-                Event::Plaintext | Event::MayWrite if !self.engine.is_handshaking() => break Ok(Progress::Done),
+                Event::Plaintext | Event::MayWrite if !self.engine.is_handshaking() => {
+                    break Ok(Progress::Done);
+                }
                 Event::Blocked | Event::MayWrite => break Ok(Progress::NeedsBytes),
                 Event::Plaintext | Event::PeerClosed | Event::Closed => {
                     break Err(HandshakeError("EOF".to_owned()));
@@ -120,7 +122,11 @@ impl Handshake {
         } else {
             (None, Admission::unauthenticated())
         };
-        Ok(Established { session: Session::new(self.engine, self.incoming), peer, admission })
+        Ok(Established {
+            session: Session::new(self.engine, self.incoming),
+            peer,
+            admission,
+        })
     }
 
     /// Refuses peers that don't speak TLS without an alert: they would not understand it.
@@ -132,7 +138,9 @@ impl Handshake {
         let kind = self.incoming.first().copied().unwrap_or_default();
         let major = self.incoming.get(1).copied().unwrap_or_default();
         if !matches!(kind, RECORD_ALERT | RECORD_HANDSHAKE) || major >= 0x10 {
-            return Err(HandshakeError("tls: first record does not look like a TLS handshake".to_owned()));
+            return Err(HandshakeError(
+                "tls: first record does not look like a TLS handshake".to_owned(),
+            ));
         }
         if matches!(self.engine, Engine::Server(_)) {
             self.hello = HelloFacts::read(&self.incoming);
@@ -144,13 +152,25 @@ impl Handshake {
         if *error == Error::NoCertificatesPresented {
             self.use_older_alert_for_missing_certificate();
         }
-        HandshakeError(self.verdict.take_refusal().unwrap_or_else(|| self.describe(error)))
+        HandshakeError(
+            self.verdict
+                .take_refusal()
+                .unwrap_or_else(|| self.describe(error)),
+        )
     }
 
     /// certificate_required exists since TLS 1.3 (RFC 8446, section 6.2); rustls sends it to
     /// older clients as well. The alert is still plain there, so it can be exchanged.
     fn use_older_alert_for_missing_certificate(&mut self) {
-        let newer = [RECORD_ALERT, 3, 3, 0, 2, 2, u8::from(AlertDescription::CertificateRequired)];
+        let newer = [
+            RECORD_ALERT,
+            3,
+            3,
+            0,
+            2,
+            2,
+            u8::from(AlertDescription::CertificateRequired),
+        ];
         if self.engine.protocol_version() == Some(ProtocolVersion::TLSv1_2)
             && self.outgoing.ends_with(&newer)
             && let Some(description) = self.outgoing.last_mut()
@@ -167,7 +187,10 @@ impl Handshake {
                 PeerIncompatible::Tls12NotOffered
                 | PeerIncompatible::Tls12NotOfferedOrEnabled
                 | PeerIncompatible::SupportedVersionsExtensionRequired,
-            ) => format!("tls: client offered only unsupported versions: {}", self.hello.versions()),
+            ) => format!(
+                "tls: client offered only unsupported versions: {}",
+                self.hello.versions()
+            ),
             Error::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13) => {
                 "remote error: tls: protocol version not supported".to_owned()
             }
@@ -209,15 +232,26 @@ impl HelloFacts {
         let suites = || {
             let list = SESSION_ID + 1 + usize::from(*record.get(SESSION_ID)?);
             let length = usize::from(pair(list)?);
-            Some((0..length / 2).map_while(|index| pair(list + 2 + 2 * index)).collect())
+            Some(
+                (0..length / 2)
+                    .map_while(|index| pair(list + 2 + 2 * index))
+                    .collect(),
+            )
         };
-        Self { legacy_version: pair(VERSION).unwrap_or_default(), suites: suites().unwrap_or_default() }
+        Self {
+            legacy_version: pair(VERSION).unwrap_or_default(),
+            suites: suites().unwrap_or_default(),
+        }
     }
 
     /// The versions such a client can speak, newest first, as a list of hexadecimal numbers.
     fn versions(&self) -> String {
         const TLS_1_0: u16 = 0x0301;
-        hex_list(&(TLS_1_0..=self.legacy_version.min(0x0302)).rev().collect::<Vec<_>>())
+        hex_list(
+            &(TLS_1_0..=self.legacy_version.min(0x0302))
+                .rev()
+                .collect::<Vec<_>>(),
+        )
     }
 }
 

@@ -22,8 +22,12 @@ const CIPHER_SUITES: [SupportedCipherSuite; 9] = [
 ];
 
 /// The post-quantum hybrid first; rustls adds a key share for plain X25519 beside it.
-const KEY_EXCHANGE_GROUPS: [&dyn SupportedKxGroup; 4] =
-    [kx_group::X25519MLKEM768, kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1];
+const KEY_EXCHANGE_GROUPS: [&dyn SupportedKxGroup; 4] = [
+    kx_group::X25519MLKEM768,
+    kx_group::X25519,
+    kx_group::SECP256R1,
+    kx_group::SECP384R1,
+];
 
 /// The one cryptography provider of the process.
 pub(super) fn provider() -> Arc<CryptoProvider> {

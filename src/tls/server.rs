@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use ghostunnel_pki::Usage;
+use rustls::DistinguishedName;
 use rustls::server::{NoServerSessionStorage, ServerConfig, UnbufferedServerConnection};
 use rustls::sign::SingleCertAndKey;
-use rustls::DistinguishedName;
 
+use super::ClientAuth;
 use super::handshake::Handshake;
 use super::options;
 use super::session::Engine;
 use super::verify::{ClientVerifier, Conditions, Verdict};
-use super::ClientAuth;
 use crate::credentials::Credentials;
 
 /// The credentials hold no certificate with a key, so nothing can be served with them.
@@ -52,7 +52,8 @@ impl ServerConfigs {
     /// Makes handshakes that start from now on use these credentials. Connections that are
     /// open, or in the middle of a handshake, keep theirs.
     pub fn renew(&self, credentials: &Credentials) -> Result<(), NotServable> {
-        self.parts.store(Arc::new(Parts::new(credentials, &self.client_auth)?));
+        self.parts
+            .store(Arc::new(Parts::new(credentials, &self.client_auth)?));
         Ok(())
     }
 
@@ -63,7 +64,11 @@ impl ServerConfigs {
         let config = parts.config(&verdict)?;
         let connection = UnbufferedServerConnection::new(Arc::new(config))?;
         let asks_for_certificate = parts.peers.is_some();
-        Ok(Handshake::new(Engine::Server(Box::new(connection)), verdict, asks_for_certificate))
+        Ok(Handshake::new(
+            Engine::Server(Box::new(connection)),
+            verdict,
+            asks_for_certificate,
+        ))
     }
 }
 
@@ -73,7 +78,11 @@ impl Parts {
         let peers = match client_auth {
             ClientAuth::Disabled => None,
             ClientAuth::Required(rules) => Some(Peers {
-                hints: credentials.anchors().subjects().map(|der| DistinguishedName::from(der.to_vec())).collect(),
+                hints: credentials
+                    .anchors()
+                    .subjects()
+                    .map(|der| DistinguishedName::from(der.to_vec()))
+                    .collect(),
                 conditions: Arc::new(Conditions {
                     anchors: Arc::clone(credentials.anchors()),
                     rules: rules.clone(),
@@ -82,7 +91,10 @@ impl Parts {
                 }),
             }),
         };
-        Ok(Self { resolver: Arc::new(SingleCertAndKey::from(identity.certified_key())), peers })
+        Ok(Self {
+            resolver: Arc::new(SingleCertAndKey::from(identity.certified_key())),
+            peers,
+        })
     }
 
     fn config(&self, verdict: &Arc<Verdict>) -> Result<ServerConfig, rustls::Error> {

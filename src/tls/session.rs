@@ -93,7 +93,8 @@ impl Session {
                     return Ok(opened);
                 }
                 Event::Failed(error) => {
-                    self.engine.collect_alert(input.get_mut(consumed..).unwrap_or_default(), reply);
+                    self.engine
+                        .collect_alert(input.get_mut(consumed..).unwrap_or_default(), reply);
                     return Err(SessionError(error));
                 }
             }
@@ -217,7 +218,9 @@ impl Engine {
         let mut used = 0_usize;
         loop {
             let rest = input.get_mut(used..).unwrap_or_default();
-            let (discard, Event::Encoded) = self.turn(rest, None, out) else { return };
+            let (discard, Event::Encoded) = self.turn(rest, None, out) else {
+                return;
+            };
             used = used.saturating_add(discard);
         }
     }
@@ -233,7 +236,9 @@ fn turn<S: Side>(
     let mut discard = status.discard;
     let event = match status.state {
         Ok(ConnectionState::ReadTraffic(mut traffic)) => {
-            let Some(plain) = plain else { return (discard, Event::Plaintext) };
+            let Some(plain) = plain else {
+                return (discard, Event::Plaintext);
+            };
             while let Some(record) = traffic.next_record() {
                 match record {
                     Ok(record) => {

@@ -91,14 +91,19 @@ impl Conditions {
         let identity = Arc::new(pki::Identity::of(path.leaf()));
         match self.rules.authorize(&identity) {
             Decision::Admitted(admission) => Ok((identity, admission)),
-            Decision::Refused(refusal) => {
-                Err(Refused { text: refusal.to_string(), alert: CertificateError::BadEncoding })
-            }
+            Decision::Refused(refusal) => Err(Refused {
+                text: refusal.to_string(),
+                alert: CertificateError::BadEncoding,
+            }),
         }
     }
 
     fn peer_word(&self) -> &'static str {
-        if self.server_name.is_some() { "server" } else { "client" }
+        if self.server_name.is_some() {
+            "server"
+        } else {
+            "client"
+        }
     }
 }
 
@@ -227,7 +232,9 @@ fn algorithms() -> WebPkiSupportedAlgorithms {
 
 fn public_key(cert: &CertificateDer<'_>) -> Result<SubjectPublicKeyInfoDer<'static>, Error> {
     let parsed = pki::Certificate::parse(cert).map_err(|_| CertificateError::BadEncoding)?;
-    Ok(SubjectPublicKeyInfoDer::from(parsed.subject_public_key_info().to_vec()))
+    Ok(SubjectPublicKeyInfoDer::from(
+        parsed.subject_public_key_info().to_vec(),
+    ))
 }
 
 fn verify_tls13_signature(

@@ -45,7 +45,9 @@ fn echo(mut stream: TcpStream, mut flip_a_byte: bool) {
     let _only_latency_suffers = stream.set_nodelay(true);
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(length @ 1..) = stream.read(&mut buffer) {
-        let Some(bytes) = buffer.get_mut(..length) else { return };
+        let Some(bytes) = buffer.get_mut(..length) else {
+            return;
+        };
         if flip_a_byte
             && bytes.len() > 1
             && let Some(byte) = bytes.last_mut()

@@ -21,7 +21,9 @@ impl Files {
     /// Makes the directory and everything in it. With `trust_strangers` the CA bundle also
     /// holds the stranger's CA, which no sane bundle would.
     pub(super) fn mint(trust_strangers: bool) -> anyhow::Result<Self> {
-        let files = Self { folder: private_folder()? };
+        let files = Self {
+            folder: private_folder()?,
+        };
         let ours = authority("ghostunnel demo CA")?;
         let other = authority("somebody else's CA")?;
         let mut bundle = ours.pem();
@@ -56,8 +58,12 @@ impl Files {
         usage: ExtendedKeyUsagePurpose,
     ) -> anyhow::Result<()> {
         let key = KeyPair::generate()?;
-        let mut params =
-            CertificateParams::new(alternative_names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())?;
+        let mut params = CertificateParams::new(
+            alternative_names
+                .iter()
+                .map(|name| (*name).to_owned())
+                .collect::<Vec<_>>(),
+        )?;
         params.distinguished_name.push(DnType::CommonName, name);
         params.extended_key_usages = vec![usage];
         let certificate = params.signed_by(&key, issuer)?;
@@ -73,7 +79,8 @@ impl Files {
             .mode(0o600)
             .open(&path)
             .with_context(|| format!("cannot create {}", path.display()))?;
-        file.write_all(pem.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
+        file.write_all(pem.as_bytes())
+            .with_context(|| format!("cannot write {}", path.display()))
     }
 }
 
@@ -94,7 +101,10 @@ fn authority(name: &str) -> anyhow::Result<CertifiedIssuer<'static, KeyPair>> {
 
 /// Creating fails when the name is taken, so nobody can slip a directory under it.
 fn private_folder() -> anyhow::Result<PathBuf> {
-    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+    let nanos = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_nanos();
     let folder = std::env::temp_dir().join(format!("ghostunnel-demo-{}-{nanos}", std::process::id()));
     create_private(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     Ok(folder)

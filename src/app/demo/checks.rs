@@ -27,15 +27,22 @@ pub(super) fn bulk(tunnels: &Tunnels, length: usize) -> anyhow::Result<String> {
     let started = Instant::now();
     let sending = thread::spawn(move || send(&mut sender, length));
     let (received, hash) = receive(&mut receiver);
-    let sent = sending.join().map_err(|_| anyhow::anyhow!("the sender panicked"))?;
+    let sent = sending
+        .join()
+        .map_err(|_| anyhow::anyhow!("the sender panicked"))?;
     let seconds = started.elapsed().as_secs_f64();
     if received == 0 {
-        let why = tunnels.client_error().unwrap_or_else(|| "no error was logged".to_owned());
+        let why = tunnels
+            .client_error()
+            .unwrap_or_else(|| "no error was logged".to_owned());
         bail!("nothing came back through the tunnels; the client tunnel says: {why}");
     }
     let sent = sent.context("cannot push data through the tunnels")?;
     ensure!(received == length, "{length} bytes went in, {received} came back");
-    ensure!(sent.as_ref() == hash.as_ref(), "what came back is not what went in: SHA-256 differs");
+    ensure!(
+        sent.as_ref() == hash.as_ref(),
+        "what came back is not what went in: SHA-256 differs"
+    );
     #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
     let rate = length as f64 / 1024.0 / 1024.0 / seconds;
     Ok(format!(
@@ -85,18 +92,30 @@ pub(super) fn stranger_is_refused(
     let connection = ClientConnection::new(Arc::new(stranger_config(files)?), name)?;
     let mut stream = StreamOwned::new(connection, tcp);
     let mut answer = [0; 1];
-    let outcome = stream.write_all(b"x").and_then(|()| stream.read_exact(&mut answer));
+    let outcome = stream
+        .write_all(b"x")
+        .and_then(|()| stream.read_exact(&mut answer));
     let alert = match outcome {
         Ok(()) => bail!("the stranger was let in: the backend answered a peer from another CA"),
-        Err(error) => match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Err(error) => match error
+            .get_ref()
+            .and_then(|inner| inner.downcast_ref::<rustls::Error>())
+        {
             Some(rustls::Error::AlertReceived(alert)) => *alert,
             _ => bail!("the stranger was not refused by an alert: {error}"),
         },
     };
-    ensure!(backend.accepted() == before, "the backend was dialled for the stranger");
+    ensure!(
+        backend.accepted() == before,
+        "the backend was dialled for the stranger"
+    );
     let line = tunnels.server_logs("error on TLS handshake")?;
-    let reason = line.split_once("error on TLS handshake").map_or(line.as_str(), |(_, reason)| reason);
-    Ok(format!("a stranger is refused inside the handshake by alert {alert:?}; the log says:{reason}"))
+    let reason = line
+        .split_once("error on TLS handshake")
+        .map_or(line.as_str(), |(_, reason)| reason);
+    Ok(format!(
+        "a stranger is refused inside the handshake by alert {alert:?}; the log says:{reason}"
+    ))
 }
 
 fn stranger_config(files: &Files) -> anyhow::Result<ClientConfig> {
@@ -122,7 +141,10 @@ fn connect(tunnels: &Tunnels) -> anyhow::Result<TcpStream> {
 
 fn echo_byte(stream: &mut TcpStream) -> anyhow::Result<()> {
     let mut answer = [0; 1];
-    stream.write_all(b"x").and_then(|()| stream.read_exact(&mut answer)).context("an echoed byte did not return")?;
+    stream
+        .write_all(b"x")
+        .and_then(|()| stream.read_exact(&mut answer))
+        .context("an echoed byte did not return")?;
     ensure!(&answer == b"x", "another byte came back than went in");
     Ok(())
 }
@@ -162,7 +184,11 @@ fn receive(stream: &mut TcpStream) -> (usize, Hash) {
 }
 
 fn hex(hash: &Hash, bytes: usize) -> String {
-    hash.as_ref().iter().take(bytes).map(|byte| format!("{byte:02x}")).collect()
+    hash.as_ref()
+        .iter()
+        .take(bytes)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 fn quantile(samples: &mut [Duration], percent: usize) -> Duration {

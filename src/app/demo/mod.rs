@@ -40,12 +40,24 @@ fn demonstrate(options: DemoOptions) -> anyhow::Result<()> {
     say("ghostunnel demo: mutual TLS around a service that speaks none\n");
 
     let files = Files::mint(breakage == Some(Breakage::Stranger)).context("cannot mint certificates")?;
-    say(&format!("certificates   a throw-away CA with a server, a client and a stranger in {}", files.folder()));
+    say(&format!(
+        "certificates   a throw-away CA with a server, a client and a stranger in {}",
+        files.folder()
+    ));
     let backend = EchoBackend::start(breakage == Some(Breakage::Byte)).context("cannot start the backend")?;
-    say(&format!("backend        plain echo service on {}", backend.address()));
+    say(&format!(
+        "backend        plain echo service on {}",
+        backend.address()
+    ));
     let tunnels = Tunnels::start(&files, backend.address(), breakage)?;
-    say(&format!("server tunnel  TLS on {}, plaintext to the backend", tunnels.server_address()));
-    say(&format!("client tunnel  plaintext on {}, TLS to the server tunnel", tunnels.client_address()));
+    say(&format!(
+        "server tunnel  TLS on {}, plaintext to the backend",
+        tunnels.server_address()
+    ));
+    say(&format!(
+        "client tunnel  plaintext on {}, TLS to the server tunnel",
+        tunnels.client_address()
+    ));
     say(&format!("sandbox        {}\n", tunnels.sandbox()));
 
     let bulk = checks::bulk(&tunnels, BULK)?;
@@ -63,7 +75,11 @@ fn demonstrate(options: DemoOptions) -> anyhow::Result<()> {
         return Ok(());
     }
     say("Both tunnels stay up until you press Ctrl-C. Try:\n");
-    say(&format!("  echo hello | nc -q 1 {} {}", tunnels.client_address().ip(), tunnels.client_address().port()));
+    say(&format!(
+        "  echo hello | nc -q 1 {} {}",
+        tunnels.client_address().ip(),
+        tunnels.client_address().port()
+    ));
     say(&format!("  curl -s http://{}/_status", tunnels.status_address()));
     tunnels.wait_for_interrupt()
 }

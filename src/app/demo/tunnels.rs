@@ -35,21 +35,42 @@ impl Tunnels {
     ) -> anyhow::Result<Self> {
         let (server_port, client_port, status_port) =
             (ReservedPort::new()?, ReservedPort::new()?, ReservedPort::new()?);
-        let access: &[&str] =
-            if breakage == Some(Breakage::Stranger) { &["--allow-all"] } else { &["--allow-cn", "client"] };
+        let access: &[&str] = if breakage == Some(Breakage::Stranger) {
+            &["--allow-all"]
+        } else {
+            &["--allow-cn", "client"]
+        };
         let mut arguments = strings(&["server", "--listen"]);
-        arguments.extend([server_port.address.to_string(), "--target".to_owned(), backend.to_string()]);
+        arguments.extend([
+            server_port.address.to_string(),
+            "--target".to_owned(),
+            backend.to_string(),
+        ]);
         arguments.extend(credentials(files, "server", "cacert.pem"));
         arguments.extend(strings(access));
         arguments.extend(["--status".to_owned(), format!("http://{}", status_port.address)]);
         let server = Tunnel::start("server tunnel", arguments)?;
 
-        let bundle = if breakage == Some(Breakage::Ca) { "other-cacert.pem" } else { "cacert.pem" };
+        let bundle = if breakage == Some(Breakage::Ca) {
+            "other-cacert.pem"
+        } else {
+            "cacert.pem"
+        };
         let mut arguments = strings(&["client", "--listen"]);
-        arguments.extend([client_port.address.to_string(), "--target".to_owned(), server_port.address.to_string()]);
+        arguments.extend([
+            client_port.address.to_string(),
+            "--target".to_owned(),
+            server_port.address.to_string(),
+        ]);
         arguments.extend(credentials(files, "client", bundle));
         let client = Tunnel::start("client tunnel", arguments)?;
-        Ok(Self { server, client, server_port, client_port, status_port })
+        Ok(Self {
+            server,
+            client,
+            server_port,
+            client_port,
+            status_port,
+        })
     }
 
     /// Where the server tunnel speaks TLS.
@@ -69,7 +90,9 @@ impl Tunnels {
 
     /// What the server tunnel said of its sandbox, in a few words.
     pub(super) fn sandbox(&self) -> String {
-        let troubled = |line: &String| line.contains("landlock") && (line.contains("note:") || line.contains("warning:"));
+        let troubled = |line: &String| {
+            line.contains("landlock") && (line.contains("note:") || line.contains("warning:"))
+        };
         match self.server.log.find(troubled) {
             Some(line) => line,
             None => "Landlock is on in both tunnels".to_owned(),
@@ -83,7 +106,10 @@ impl Tunnels {
 
     /// Waits for a line of the server tunnel's log that contains `phrase`.
     pub(super) fn server_logs(&self, phrase: &str) -> anyhow::Result<String> {
-        self.server.log.wait_for(phrase).with_context(|| format!("the server tunnel never logged {phrase:?}"))
+        self.server
+            .log
+            .wait_for(phrase)
+            .with_context(|| format!("the server tunnel never logged {phrase:?}"))
     }
 
     /// The last error that the client tunnel logged, if there is one.
@@ -94,8 +120,14 @@ impl Tunnels {
     /// Waits until the tunnels, which get the terminal's Ctrl-C like this process, have ended.
     pub(super) fn wait_for_interrupt(mut self) -> anyhow::Result<()> {
         super::ignore_interrupts()?;
-        self.server.child.wait().context("cannot wait for the server tunnel")?;
-        self.client.child.wait().context("cannot wait for the client tunnel")?;
+        self.server
+            .child
+            .wait()
+            .context("cannot wait for the server tunnel")?;
+        self.client
+            .child
+            .wait()
+            .context("cannot wait for the client tunnel")?;
         Ok(())
     }
 }
@@ -127,7 +159,11 @@ impl Tunnel {
     fn start(name: &str, arguments: Vec<String>) -> anyhow::Result<Self> {
         let program = std::env::current_exe().context("cannot find the path of this program")?;
         let child = spawn(&program, &arguments).with_context(|| format!("cannot start the {name}"))?;
-        let mut tunnel = Self { child, arguments, log: Arc::default() };
+        let mut tunnel = Self {
+            child,
+            arguments,
+            log: Arc::default(),
+        };
         tunnel.collect_log()?;
         if tunnel.log.wait_for("listening for connections on").is_none() {
             bail!("the {name} did not start; its log says:\n{}", tunnel.log.text());
@@ -136,7 +172,11 @@ impl Tunnel {
     }
 
     fn collect_log(&mut self) -> anyhow::Result<()> {
-        let stdout = self.child.stdout.take().context("the tunnel's log is not connected")?;
+        let stdout = self
+            .child
+            .stdout
+            .take()
+            .context("the tunnel's log is not connected")?;
         let log = Arc::clone(&self.log);
         thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
@@ -148,13 +188,21 @@ impl Tunnel {
     }
 
     fn command_line(&self) -> String {
-        let words: Vec<_> = self.arguments.iter().map(|word| word.replace(' ', "\\ ")).collect();
+        let words: Vec<_> = self
+            .arguments
+            .iter()
+            .map(|word| word.replace(' ', "\\ "))
+            .collect();
         format!("ghostunnel {}", words.join(" "))
     }
 }
 
 fn spawn(program: &Path, arguments: &[String]) -> std::io::Result<Child> {
-    Command::new(program).args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()
+    Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
 }
 
 impl Drop for Tunnel {
@@ -174,7 +222,11 @@ struct Log {
 
 impl Log {
     fn push(&self, line: String) {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner).0.push(line);
+        self.lines
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .0
+            .push(line);
         self.grown.notify_all();
     }
 
@@ -189,7 +241,11 @@ impl Log {
     }
 
     fn text(&self) -> String {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner).0.join("\n")
+        self.lines
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .0
+            .join("\n")
     }
 
     /// The first line with the phrase, once there is one; nothing when the tunnel has ended or
@@ -205,7 +261,11 @@ impl Log {
             if lines.1 || left.is_zero() {
                 return None;
             }
-            lines = self.grown.wait_timeout(lines, left).unwrap_or_else(PoisonError::into_inner).0;
+            lines = self
+                .grown
+                .wait_timeout(lines, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
     }
 }
@@ -223,7 +283,13 @@ impl ReservedPort {
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(true)?;
         socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
-        let address = socket.local_addr()?.as_socket().context("a TCP socket has no TCP address")?;
-        Ok(Self { address, _socket: socket })
+        let address = socket
+            .local_addr()?
+            .as_socket()
+            .context("a TCP socket has no TCP address")?;
+        Ok(Self {
+            address,
+            _socket: socket,
+        })
     }
 }
