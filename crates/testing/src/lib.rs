@@ -1,1 +1,35 @@
-#![doc = "placeholder"]
+//! Support for tests: authorities and certificates, peers on both sides of a tunnel,
+//! and a handle on the running binary.
+//!
+//! It knows the wire and the command line, never the library, so that one suite can be
+//! run against any binary that claims to be Ghostunnel (`GHOSTUNNEL_BIN`). Everything
+//! here panics with a clear text instead of returning errors the test would unwrap, and
+//! every wait ends at [`DEADLINE`].
+
+mod backend;
+mod ca;
+mod der;
+mod descriptors;
+mod eventually;
+mod http;
+mod openssl;
+mod ports;
+mod process;
+mod stream;
+mod tls;
+
+pub use backend::{Backend, Behaviour, Connection};
+pub use ca::{Attribute, Authority, Files, Issued, KeyKind, Pki, Request, Usage, oid, private_dir};
+pub use descriptors::{Memory, Thread, descriptor_limits, descriptors, memory, threads};
+pub use eventually::{DEADLINE, eventually, eventually_some, within};
+pub use http::{Endpoint, Response};
+pub use openssl::{curl, openssl, require_tool, s_client, s_server};
+pub use ports::{ReservedPort, is_listening};
+pub use process::{Command, Exit, Line, Output, Process, ghostunnel};
+pub use stream::{Address, End, Plain, read_to_end};
+pub use tls::{ClientCertificates, TlsClient, TlsFacts, TlsPeer, TlsServer, Version};
+
+/// Signals a test may send, so that it needs no crate of its own for their names.
+pub use rustix::process::Signal;
+/// The alerts a [`TlsPeer`] may receive.
+pub use rustls::AlertDescription;

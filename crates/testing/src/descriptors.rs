@@ -1,0 +1,119 @@
+//! What the kernel tells about a process: descriptors, threads, privileges, memory.
+
+use std::fs;
+
+/// The number of open descriptors.
+pub fn descriptors(pid: u32) -> usize {
+    match fs::read_dir(format!("/proc/{pid}/fd")) {
+        Ok(entries) => entries.count(),
+        Err(error) => panic!("cannot count the descriptors of process {pid}: {error}"),
+    }
+}
+
+/// Soft and hard limit on open descriptors; `None` is unlimited.
+pub fn descriptor_limits(pid: u32) -> (Option<u64>, Option<u64>) {
+    let limits = read(pid, "limits");
+    let line = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"))
+        .expect("every process has it");
+    let mut numbers = line.split_whitespace().skip(3).map(|field| field.parse().ok());
+    (numbers.next().flatten(), numbers.next().flatten())
+}
+
+/// One thread of a process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Thread {
+    /// Its id.
+    pub id: u32,
+    /// Its name, at most 15 bytes.
+    pub name: String,
+    /// Whether it can gain no privileges by running another program, which Landlock and
+    /// system call filters require.
+    pub no_new_privileges: bool,
+    /// Whether a system call filter is in force.
+    pub filtered: bool,
+}
+
+/// The threads of a process.
+pub fn threads(pid: u32) -> Vec<Thread> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task"))
+        .unwrap_or_else(|error| panic!("cannot list the threads of process {pid}: {error}"));
+    let ids = tasks.filter_map(|task| task.ok()?.file_name().to_str()?.parse().ok());
+    ids.filter_map(|id| thread(pid, id)).collect()
+}
+
+/// `None` when the thread has ended since it was listed.
+fn thread(pid: u32, id: u32) -> Option<Thread> {
+    let status = fs::read_to_string(format!("/proc/{pid}/task/{id}/status")).ok()?;
+    Some(Thread {
+        id,
+        name: field(&status, "Name")?.to_owned(),
+        no_new_privileges: field(&status, "NoNewPrivs")? == "1",
+        filtered: field(&status, "Seccomp")? == "2",
+    })
+}
+
+/// Memory of a process, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// Resident set size: all pages in memory.
+    pub resident: u64,
+    /// Proportional set size: shared pages divided among their users.
+    pub proportional: u64,
+}
+
+/// The memory of a process.
+pub fn memory(pid: u32) -> Memory {
+    let rollup = read(pid, "smaps_rollup");
+    let bytes = |name| {
+        let kibibytes =
+            field(&rollup, name).and_then(|value| value.trim_end_matches(" kB").parse::<u64>().ok());
+        kibibytes.expect("the kernel reports it in kB") * 1024
+    };
+    Memory {
+        resident: bytes("Rss"),
+        proportional: bytes("Pss"),
+    }
+}
+
+fn read(pid: u32, file: &str) -> String {
+    let path = format!("/proc/{pid}/{file}");
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("cannot read {path}: {error}"))
+}
+
+/// The value of a `Name: value` line.
+fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    text.lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+        .map(str::trim)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::process;
+
+    use super::*;
+
+    #[test]
+    fn own_process_is_described() {
+        let pid = process::id();
+        let memory = memory(pid);
+        assert!(memory.resident >= memory.proportional && memory.proportional > 0);
+        assert!(threads(pid).iter().any(|thread| thread.id == pid));
+        assert!(descriptor_limits(pid).0.is_some_and(|soft| soft > 10));
+    }
+
+    #[test]
+    fn open_descriptors_are_counted() {
+        let pid = process::id();
+        // Other tests of this binary may run in the same process, hence many at once.
+        let before = descriptors(pid);
+        let files: Vec<File> = (0..100)
+            .map(|_| File::open("/dev/null").expect("it exists"))
+            .collect();
+        assert!(descriptors(pid) > before + 50);
+        drop(files);
+    }
+}

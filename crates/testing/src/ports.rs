@@ -1,0 +1,89 @@
+//! Ports that no other test will be given, and who listens on them.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use socket2::{Domain, Socket, Type};
+
+/// A port reserved for the life of this value: bound, but not listening.
+///
+/// With `SO_REUSEADDR` and `SO_REUSEPORT` on both sides the tested program can still bind
+/// it, while the kernel hands it to nobody who asks for just any port.
+pub struct ReservedPort {
+    address: SocketAddr,
+    _reservation: Socket,
+}
+
+impl ReservedPort {
+    /// Reserves a port of 127.0.0.1.
+    #[expect(
+        clippy::new_without_default,
+        reason = "a default that binds a socket surprises"
+    )]
+    pub fn new() -> Self {
+        Self::on(Ipv4Addr::LOCALHOST)
+    }
+
+    /// Reserves a port of this address.
+    pub fn on(ip: impl Into<IpAddr>) -> Self {
+        let any_port = SocketAddr::new(ip.into(), 0);
+        let socket = Socket::new(Domain::for_address(any_port), Type::STREAM, None).expect("a socket");
+        socket.set_reuse_address(true).expect("SO_REUSEADDR");
+        socket.set_reuse_port(true).expect("SO_REUSEPORT");
+        socket.bind(&any_port.into()).expect("the kernel has a free port");
+        let address = socket.local_addr().ok().and_then(|address| address.as_socket());
+        Self {
+            address: address.expect("bound to an IP address"),
+            _reservation: socket,
+        }
+    }
+
+    /// The reserved port.
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// The reserved address.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+/// Whether somebody listens on this TCP port, by the kernel's table: asking makes no
+/// connection that the tested program would count, log or hand on.
+pub fn is_listening(port: u16) -> bool {
+    ["/proc/net/tcp", "/proc/net/tcp6"].iter().any(|table| {
+        fs::read_to_string(table).is_ok_and(|text| text.lines().any(|line| is_listener(line, port)))
+    })
+}
+
+/// A line reads `sl local_address rem_address st ...` in hexadecimal; state 0A is LISTEN.
+fn is_listener(line: &str, port: u16) -> bool {
+    let mut fields = line.split_whitespace().skip(1);
+    let local = fields.next().unwrap_or_default();
+    local.ends_with(&format!(":{port:04X}")) && fields.nth(1) == Some("0A")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use super::*;
+
+    #[test]
+    fn reserved_port_is_not_listening_until_somebody_binds_it_too() {
+        let reserved = ReservedPort::new();
+        assert!(!is_listening(reserved.port()));
+        assert!(TcpStream::connect(reserved.address()).is_err());
+
+        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        listener.set_reuse_address(true).expect("SO_REUSEADDR");
+        listener.set_reuse_port(true).expect("SO_REUSEPORT");
+        listener
+            .bind(&reserved.address().into())
+            .expect("a reservation is no conflict");
+        listener.listen(1).expect("listening");
+        assert!(is_listening(reserved.port()));
+        assert!(TcpStream::connect(reserved.address()).is_ok());
+    }
+}
