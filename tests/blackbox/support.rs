@@ -14,11 +14,11 @@ pub(crate) fn server(pki: &Pki, listen: &ReservedPort, target: &Address) -> Comm
     let mut command = ghostunnel();
     command
         .arg("server")
-        .flag("listen", listen.address().to_string())
-        .flag("target", target.to_string())
-        .flag("cacert", &pki.ca_file)
-        .flag("cert", &pki.server_files.certificate)
-        .flag("key", &pki.server_files.key);
+        .flag("--listen", listen.address().to_string())
+        .flag("--target", target.to_string())
+        .flag("--cacert", &pki.ca_file)
+        .flag("--cert", &pki.server_files.certificate)
+        .flag("--key", &pki.server_files.key);
     command
 }
 
@@ -27,10 +27,10 @@ pub(crate) fn client(pki: &Pki, listen: &ReservedPort, target: &Address) -> Comm
     let mut command = ghostunnel();
     command
         .arg("client")
-        .flag("listen", listen.address().to_string())
-        .flag("target", target.to_string())
-        .flag("cacert", &pki.ca_file)
-        .flag("cert", &pki.client_files.certificate)
-        .flag("key", &pki.client_files.key);
+        .flag("--listen", listen.address().to_string())
+        .flag("--target", target.to_string())
+        .flag("--cacert", &pki.ca_file)
+        .flag("--cert", &pki.client_files.certificate)
+        .flag("--key", &pki.client_files.key);
     command
 }
