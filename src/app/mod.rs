@@ -4,6 +4,7 @@ mod demo;
 mod reload;
 pub mod sandbox_plan;
 mod startup;
+mod status_port;
 mod tunnel;
 
 use std::ffi::OsString;

@@ -8,7 +8,6 @@
 
 use std::fmt::Display;
 use std::process::ExitCode;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +16,7 @@ use tokio::sync::mpsc;
 use tokio::task::{LocalSet, spawn_local};
 use tracing::info;
 
+use super::status_port::{self, StatusListener};
 use super::tunnel::Assembled;
 use super::{reload, sandbox_plan};
 use crate::cli::Run;
@@ -26,8 +26,8 @@ use crate::logging::{self, Log};
 use crate::metrics::Registry;
 use crate::net::{Bound, Listener, Resolver};
 use crate::proxy::{Surroundings, Workers};
-use crate::status::{self, Sources, TunnelView};
-use crate::{sandbox, tls};
+use crate::sandbox;
+use crate::status::{self, Sources};
 
 /// A log whose reader is stuck must not keep the process alive.
 const LAST_LINES: Duration = Duration::from_secs(1);
@@ -243,7 +243,7 @@ struct Serving {
     tunnels: Vec<Arc<Assembled>>,
     lifecycle: Lifecycle,
     drain: Drain,
-    shutdown_requests: mpsc::UnboundedReceiver<Intent>,
+    shutdown_requests: mpsc::Receiver<Intent>,
     _workers: Arc<Workers>,
 }
 
@@ -257,27 +257,25 @@ fn serve(config: &Config, loaded: Loaded, confined: Confined, log: &Log) -> Resu
         drain,
     } = loaded;
     let lifecycle = Lifecycle::default();
-    let (request_shutdown, shutdown_requests) = mpsc::unbounded_channel();
+    let (request_shutdown, shutdown_requests) = mpsc::channel(1);
     let views = tunnels
         .iter()
         .zip(&confined.tunnels)
-        .map(|(tunnel, listener)| view(tunnel, listener))
+        .map(|(tunnel, listener)| status_port::view(tunnel, listener))
         .collect();
-    if let Some((settings, listener)) = config.status.as_ref().zip(confined.status) {
-        let acceptor = listener
-            .into_acceptor()
+    if let Some((settings, listener)) = config.status.clone().zip(confined.status) {
+        let listener = StatusListener::new(listener, drain.guard())
             .map_err(|error| StartError::status(config.tunnels.first(), error))?;
+        let scheme = status_port::scheme(settings.transport, &tunnels);
         let sources = Sources {
             tunnels: views,
-            lifecycle: lifecycle.subscribe(),
-            drain: drain.clone(),
+            lifecycle: lifecycle.clone(),
             metrics,
             metrics_prefix: config.metrics.prefix.clone(),
             shutdown: request_shutdown,
             request_head_timeout: config.connect_timeout(),
-            tls: status_tls(&tunnels),
         };
-        spawn_local(status::serve(acceptor, settings.clone(), sources));
+        spawn_local(async move { status::serve(listener, &settings, scheme, sources).await });
     }
     for (index, (tunnel, listener)) in tunnels.iter().zip(confined.tunnels).enumerate() {
         info!("{}", listening_line(&tunnel.config, &listener));
@@ -301,25 +299,6 @@ fn listening_line(tunnel: &Tunnel, listener: &Listener) -> String {
     } else {
         format!("listening for connections on {typed} (bound to {bound})")
     }
-}
-
-fn view(tunnel: &Arc<Assembled>, listener: &Listener) -> TunnelView {
-    let proxy = tunnel.proxy.clone();
-    TunnelView {
-        listen: tunnel.config.listen.text().to_owned(),
-        forward: tunnel.config.target.text().to_owned(),
-        listening_on: Some(listener.address()),
-        check: Rc::new(move || {
-            let proxy = proxy.clone();
-            Box::pin(async move { proxy.probe().await })
-        }),
-    }
-}
-
-/// The status port uses the first tunnel's certificate, as it is at each connection.
-fn status_tls(tunnels: &[Arc<Assembled>]) -> status::TlsSource {
-    let first = tunnels.first().cloned();
-    Rc::new(move || tls::status_config(&first.as_ref()?.store.current()))
 }
 
 /// Obeys signals, timers and the status port until one of them asks for the end.
