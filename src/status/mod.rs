@@ -1,6 +1,21 @@
 //! The status port: `/_status`, `/_metrics`, `/_shutdown`.
+//!
+//! Shows what the process and its tunnels are doing and takes one order, to shut down.
+//! It has no access control of its own: who can reach the port can use it. `app` starts
+//! it, hands in what it shows, and carries out what it is asked for.
+
+mod deadline;
+mod health;
+mod routes;
+mod secure;
+mod server;
+#[cfg(test)]
+mod tests;
 
 use crate::net::ListenAddr;
+
+pub use health::{HealthCheck, TunnelView};
+pub use server::{ConfigSource, Listen, Scheme, Sources, serve};
 
 /// The status port as configured with `--status`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,7 +28,7 @@ pub struct Settings {
     pub enable_shutdown: bool,
 }
 
-/// How the status port is served (spec network.md 2.5).
+/// How the status port was asked to be served. What is really spoken is a [`Scheme`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transport {
     /// `http://` prefix, or a UNIX socket.

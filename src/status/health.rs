@@ -1,0 +1,342 @@
+//! Is the process serving, and are its backends reachable? The answer of `/_status`.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::{Duration, SystemTime};
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use serde::Serialize;
+
+use crate::lifecycle::{ReloadRecord, State};
+use crate::logging::local_zone;
+use crate::metrics::json;
+
+/// Asks whether a tunnel's target is reachable, by the tunnel's own dial, and says why not.
+/// Called once per request to `/_status`: backends count their connections.
+pub type HealthCheck = Rc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), String>>>>>;
+
+/// What the status port says of a tunnel.
+#[derive(Clone)]
+pub struct TunnelView {
+    /// `--listen` as typed.
+    pub listen: String,
+    /// `--target` as typed.
+    pub forward: String,
+    /// Where it really listens, for instance with the port that the kernel chose.
+    pub listening_on: Option<String>,
+    /// How to find out whether its target is reachable.
+    pub check: HealthCheck,
+}
+
+/// The toolchain of `compiler`: the oldest one that builds this version. Which one built
+/// it is known to build scripts only, and is not worth having one.
+const COMPILER: &str = concat!("rustc ", env!("CARGO_PKG_RUST_VERSION"));
+
+/// How "never" is written.
+const NEVER: &str = "0001-01-01T00:00:00Z";
+
+/// The JSON of `/_status`. The order of the fields up to `compiler` is that of
+/// Ghostunnel 1.11.1; what it does not have comes after.
+#[derive(Serialize)]
+struct Report<'a> {
+    ok: bool,
+    status: &'static str,
+    listen_address: &'a str,
+    forward_address: &'a str,
+    #[serde(flatten)]
+    backend: Backend<'a>,
+    time: String,
+    last_reload: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hostname: Option<&'a str>,
+    message: String,
+    revision: &'static str,
+    compiler: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_reload_ok: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_reload_error: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bound_address: Option<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tunnels: Vec<TunnelReport<'a>>,
+}
+
+#[derive(Serialize)]
+struct TunnelReport<'a> {
+    listen_address: &'a str,
+    forward_address: &'a str,
+    #[serde(flatten)]
+    backend: Backend<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bound_address: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Backend<'a> {
+    backend_ok: bool,
+    backend_status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backend_error: Option<&'a str>,
+}
+
+/// Asks all tunnels at once, each within `limit`.
+pub(super) async fn check_all(tunnels: &[TunnelView], limit: Duration) -> Vec<Result<(), String>> {
+    let mut checks: Vec<_> = tunnels
+        .iter()
+        .map(|tunnel| Box::pin(tokio::time::timeout(limit, (tunnel.check)())))
+        .collect();
+    let mut results = vec![None; checks.len()];
+    poll_fn(|context| {
+        for (check, result) in checks.iter_mut().zip(&mut results) {
+            if result.is_none()
+                && let Poll::Ready(outcome) = check.as_mut().poll(context)
+            {
+                *result = Some(outcome.unwrap_or_else(|_| Err("context deadline exceeded".to_owned())));
+            }
+        }
+        if results.iter().all(Option::is_some) {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    })
+    .await;
+    results.into_iter().flatten().collect()
+}
+
+/// Renders the report, and says whether all is well.
+pub(super) fn report(
+    tunnels: &[TunnelView],
+    results: &[Result<(), String>],
+    state: &State,
+    hostname: &str,
+    now: SystemTime,
+) -> (bool, String) {
+    let zone = local_zone();
+    let mut reports: Vec<_> = tunnels.iter().zip(results).map(TunnelReport::new).collect();
+    let ok = state.phase.is_serving() && results.iter().all(Result::is_ok);
+    let last = state.last_reload.as_ref();
+    let first = reports.first();
+    let report = Report {
+        ok,
+        status: word(ok),
+        listen_address: first.map_or("", |first| first.listen_address),
+        forward_address: first.map_or("", |first| first.forward_address),
+        backend: Backend::new(results.first().unwrap_or(&Ok(()))),
+        time: rfc3339(now, zone),
+        last_reload: last.map_or_else(|| NEVER.to_owned(), |last| rfc3339(last.at, zone)),
+        hostname: Some(hostname).filter(|name| !name.is_empty()),
+        message: state.phase.to_string(),
+        revision: env!("CARGO_PKG_VERSION"),
+        compiler: COMPILER,
+        last_reload_ok: last.map(|last| last.result.is_ok()),
+        last_reload_error: last.and_then(reload_error),
+        bound_address: first.and_then(|first| first.bound_address),
+        tunnels: if reports.len() > 1 {
+            std::mem::take(&mut reports)
+        } else {
+            Vec::new()
+        },
+    };
+    let text = serde_json::to_string(&report).expect("a report has only string keys");
+    (ok, json::escape_markup(&text))
+}
+
+fn reload_error(record: &ReloadRecord) -> Option<&str> {
+    record.result.as_ref().err().map(String::as_str)
+}
+
+impl<'a> TunnelReport<'a> {
+    fn new((view, result): (&'a TunnelView, &'a Result<(), String>)) -> Self {
+        Self {
+            listen_address: &view.listen,
+            forward_address: &view.forward,
+            backend: Backend::new(result),
+            bound_address: view.listening_on.as_deref(),
+        }
+    }
+}
+
+impl<'a> Backend<'a> {
+    fn new(result: &'a Result<(), String>) -> Self {
+        Self {
+            backend_ok: result.is_ok(),
+            backend_status: word(result.is_ok()),
+            backend_error: result.as_ref().err().map(String::as_str),
+        }
+    }
+}
+
+fn word(is_ok: bool) -> &'static str {
+    if is_ok { "ok" } else { "critical" }
+}
+
+/// RFC 3339 with the offset of `zone` and as many digits of the second as it takes: users
+/// compare these texts to see whether a reload happened.
+fn rfc3339(time: SystemTime, zone: &TimeZone) -> String {
+    let Ok(time) = Timestamp::try_from(time) else {
+        return NEVER.to_owned();
+    };
+    let offset = zone.to_offset(time);
+    let local = offset.to_datetime(time);
+    let mut text = format!(
+        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}",
+        local.year(),
+        local.month(),
+        local.day(),
+        local.hour(),
+        local.minute(),
+        local.second()
+    );
+    let fraction = format!(".{:09}", local.subsec_nanosecond());
+    text.push_str(fraction.trim_end_matches('0').trim_end_matches('.'));
+    let minutes = offset.seconds() / 60;
+    if minutes == 0 {
+        return text + "Z";
+    }
+    let sign = if minutes < 0 { '-' } else { '+' };
+    let minutes = minutes.unsigned_abs();
+    text + &format!("{sign}{:02}:{:02}", minutes / 60, minutes % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use jiff::tz::offset;
+
+    use super::*;
+    use crate::lifecycle::Phase;
+
+    fn tunnel(listen: &str, listening_on: Option<&str>) -> TunnelView {
+        TunnelView {
+            listen: listen.to_owned(),
+            forward: "127.0.0.1:19001".to_owned(),
+            listening_on: listening_on.map(str::to_owned),
+            check: Rc::new(|| Box::pin(async { Ok(()) })),
+        }
+    }
+
+    fn state(phase: Phase, last_reload: Option<ReloadRecord>) -> State {
+        State { phase, last_reload }
+    }
+
+    fn now() -> SystemTime {
+        UNIX_EPOCH + Duration::new(1_795_562_059, 35_681_169)
+    }
+
+    /// The text with its time zone's `time` and the version taken out.
+    fn text(tunnels: &[TunnelView], results: &[Result<(), String>], state: &State) -> String {
+        let (_, text) = report(tunnels, results, state, "vm", now());
+        let time = rfc3339(now(), local_zone());
+        text.replace(&format!("\"{time}\""), "TIME")
+            .replace(env!("CARGO_PKG_VERSION"), "VERSION")
+    }
+
+    #[test]
+    fn a_healthy_tunnel_is_reported_in_the_known_order() {
+        let expected = concat!(
+            r#"{"ok":true,"status":"ok","listen_address":"127.0.0.1:19101","#,
+            r#""forward_address":"127.0.0.1:19001","backend_ok":true,"backend_status":"ok","#,
+            r#""time":TIME,"last_reload":"0001-01-01T00:00:00Z","hostname":"vm","#,
+            r#""message":"listening","revision":"VERSION","compiler":"rustc 1.95"}"#
+        );
+        let state = state(Phase::Listening, None);
+        assert_eq!(
+            text(&[tunnel("127.0.0.1:19101", None)], &[Ok(())], &state),
+            expected
+        );
+    }
+
+    #[test]
+    fn a_failing_backend_and_a_failed_reload_are_told_apart() {
+        let failed = Err("no such file & more".to_owned());
+        let state = state(
+            Phase::Reloading,
+            Some(ReloadRecord {
+                at: now(),
+                result: failed,
+            }),
+        );
+        let results = [Err("dial tcp <x>: connect: connection refused".to_owned())];
+        let expected = concat!(
+            r#"{"ok":false,"status":"critical","listen_address":":0","#,
+            r#""forward_address":"127.0.0.1:19001","backend_ok":false,"backend_status":"critical","#,
+            r#""backend_error":"dial tcp \u003cx\u003e: connect: connection refused","#,
+            r#""time":TIME,"last_reload":TIME,"hostname":"vm","#,
+            r#""message":"reloading","revision":"VERSION","compiler":"rustc 1.95","#,
+            r#""last_reload_ok":false,"last_reload_error":"no such file \u0026 more","#,
+            r#""bound_address":"0.0.0.0:4711"}"#
+        );
+        assert_eq!(
+            text(&[tunnel(":0", Some("0.0.0.0:4711"))], &results, &state),
+            expected
+        );
+    }
+
+    #[test]
+    fn all_is_well_only_while_serving_with_every_backend_up() {
+        let down = || Err("down".to_owned());
+        let cases = [
+            (Phase::Listening, [Ok(()), Ok(())], true),
+            (Phase::Reloading, [Ok(()), Ok(())], true),
+            (Phase::Initializing, [Ok(()), Ok(())], false),
+            (Phase::Stopping, [Ok(()), Ok(())], false),
+            (Phase::Listening, [Ok(()), down()], false),
+            (Phase::Listening, [down(), Ok(())], false),
+        ];
+        let tunnels = [tunnel("a:1", None), tunnel("b:2", None)];
+        for (phase, results, expected) in cases {
+            let (ok, text) = report(&tunnels, &results, &state(phase, None), "", now());
+            assert_eq!(ok, expected, "{text}");
+            assert!(text.contains(&format!(r#""ok":{expected}"#)), "{text}");
+            assert!(!text.contains("hostname"), "{text}");
+        }
+    }
+
+    #[test]
+    fn several_tunnels_are_listed_after_the_first_one_s_own_keys() {
+        let tunnels = [tunnel("a:1", None), tunnel("b:2", None)];
+        let text = text(
+            &tunnels,
+            &[Ok(()), Err("down".to_owned())],
+            &state(Phase::Listening, None),
+        );
+        assert!(
+            text.starts_with(r#"{"ok":false,"status":"critical","listen_address":"a:1""#),
+            "{text}"
+        );
+        let expected = concat!(
+            r#""tunnels":[{"listen_address":"a:1","forward_address":"127.0.0.1:19001","#,
+            r#""backend_ok":true,"backend_status":"ok"},"#,
+            r#"{"listen_address":"b:2","forward_address":"127.0.0.1:19001","#,
+            r#""backend_ok":false,"backend_status":"critical","backend_error":"down"}]}"#
+        );
+        assert!(text.ends_with(expected), "{text}");
+    }
+
+    #[test]
+    fn times_have_the_local_offset_and_no_trailing_zeros() {
+        let time = |nanoseconds| UNIX_EPOCH + Duration::new(1_795_562_059, nanoseconds);
+        let utc = TimeZone::UTC;
+        let kolkata = TimeZone::fixed(offset(5).saturating_add(jiff::Span::new().minutes(30)));
+        let cases = [
+            (time(35_681_169), utc.clone(), "2026-11-24T23:14:19.035681169Z"),
+            (time(500_000_000), utc.clone(), "2026-11-24T23:14:19.5Z"),
+            (time(0), utc, "2026-11-24T23:14:19Z"),
+            (
+                time(10),
+                TimeZone::fixed(offset(-5)),
+                "2026-11-24T18:14:19.00000001-05:00",
+            ),
+            (time(0), kolkata, "2026-11-25T04:44:19+05:30"),
+        ];
+        for (time, zone, expected) in cases {
+            assert_eq!(rfc3339(time, &zone), expected);
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! From a request to its answer. The only place here that looks at what strangers wrote.
+
+use hyper::Method;
+
+/// What a request asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Route {
+    /// `/_status`, with any method.
+    Status,
+    /// `/_metrics` or `/_metrics/json`, with any method.
+    Metrics,
+    /// `POST /_shutdown`, where it is enabled.
+    Shutdown,
+    /// `/_shutdown` with another method.
+    ShutdownByOtherMethod,
+    /// A path with empty, `.` or `..` parts, and where it leads.
+    Unclean(String),
+    /// Anything else.
+    Unknown,
+}
+
+/// Finds out what `path` means, exactly as typed.
+pub(super) fn route(method: &Method, path: &str, query: Option<&str>, has_shutdown: bool) -> Route {
+    match path {
+        "/_status" => Route::Status,
+        "/_metrics" | "/_metrics/json" => Route::Metrics,
+        "/_shutdown" if has_shutdown && *method == Method::POST => Route::Shutdown,
+        "/_shutdown" if has_shutdown => Route::ShutdownByOtherMethod,
+        _ => match clean(path) {
+            Some(clean) if clean != path => Route::Unclean(location(&clean, query)),
+            Some(_) | None => Route::Unknown,
+        },
+    }
+}
+
+/// The path without empty, `.` and `..` parts; a slash at the end stays. `None` for what
+/// is no path, as in `OPTIONS *` and `CONNECT host:port`.
+fn clean(path: &str) -> Option<String> {
+    let mut parts = Vec::new();
+    for part in path.strip_prefix('/')?.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    let end = if path.ends_with('/') && !parts.is_empty() {
+        "/"
+    } else {
+        ""
+    };
+    Some(format!("/{}{end}", parts.join("/")))
+}
+
+/// The value of a `Location` header. It begins with exactly one slash, and browsers take
+/// a backslash for another: escaped, it cannot lead to a foreign host.
+fn location(path: &str, query: Option<&str>) -> String {
+    let path = path.replace('\\', "%5C");
+    match query {
+        Some(query) => format!("{path}?{query}"),
+        None => path,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn unclean(target: &str) -> Route {
+        Route::Unclean(target.to_owned())
+    }
+
+    #[test]
+    fn paths_match_exactly() {
+        let cases = [
+            ("/_status", Route::Status),
+            ("/_metrics", Route::Metrics),
+            ("/_metrics/json", Route::Metrics),
+            ("/", Route::Unknown),
+            ("/_status/", Route::Unknown),
+            ("/_STATUS", Route::Unknown),
+            ("/_metrics/", Route::Unknown),
+            ("/_status.json", Route::Unknown),
+            ("/%5fstatus", Route::Unknown),
+            ("*", Route::Unknown),
+            ("", Route::Unknown),
+            ("//_status", unclean("/_status")),
+            ("/x/../_status", unclean("/_status")),
+            ("/./_metrics//json/", unclean("/_metrics/json/")),
+            ("/../..", unclean("/")),
+            ("//", unclean("/")),
+            ("//\\evil.example/", unclean("/%5Cevil.example/")),
+        ];
+        for (path, expected) in cases {
+            for method in [Method::GET, Method::POST, Method::HEAD, Method::DELETE] {
+                assert_eq!(route(&method, path, None, false), expected, "{method} {path}");
+            }
+        }
+        assert_eq!(
+            route(&Method::GET, "//_status", Some("a=b"), false),
+            unclean("/_status?a=b")
+        );
+    }
+
+    #[test]
+    fn shutdown_exists_only_when_enabled_and_takes_only_post() {
+        let cases = [
+            (Method::POST, true, Route::Shutdown),
+            (Method::GET, true, Route::ShutdownByOtherMethod),
+            (Method::HEAD, true, Route::ShutdownByOtherMethod),
+            (Method::POST, false, Route::Unknown),
+            (Method::GET, false, Route::Unknown),
+        ];
+        for (method, is_enabled, expected) in cases {
+            assert_eq!(
+                route(&method, "/_shutdown", None, is_enabled),
+                expected,
+                "{method}"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_redirect_stays_on_this_host_and_leads_to_a_clean_path(path in "[/.\\\\a-z]{0,12}") {
+            if let Route::Unclean(target) = route(&Method::GET, &path, None, true) {
+                prop_assert!(target.starts_with('/'));
+                prop_assert!(!target.starts_with("//") && !target.contains('\\'));
+                prop_assert_eq!(clean(&target), Some(target));
+            }
+        }
+    }
+}
