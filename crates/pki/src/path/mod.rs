@@ -5,6 +5,14 @@
 //! anchor needs no issuer, and anchors are checked like any other certificate (validity,
 //! constraints, usage) instead of being reduced to a name and a key.
 //!
+//! Known differences from its verdicts, each stricter and each about certificates that
+//! hardly exist: bytes behind the last element of a structure are refused everywhere;
+//! so are extensions in certificates of version 1 or 2, negative policy constraints, and
+//! hosts with several colons in URIs. Keys on P-224, DSA keys and RSA keys beyond 8192
+//! bits never prove a signature, RSA keys below 2048 bits only with PKCS#1 and SHA-256 or
+//! SHA-512. A policy mapping that names anyPolicy always fails the chain. More than 250,000
+//! steps of comparing names with constraints do too.
+//!
 //! `build` searches, `check` judges one certificate in its place, `constraints` and
 //! `policy` judge whole chains, `signature` asks the cryptography library.
 
