@@ -21,15 +21,16 @@ const JUDGED_AT: u64 = 1_795_562_326;
 /// A verdict takes milliseconds; this is for slow machines and debug builds.
 const LONGEST: Duration = Duration::from_secs(5);
 
-/// Verdicts that are not shared, and why. Empty but for what was never about the path.
+/// Verdicts that are not shared, and why. Empty but for what was not about the path.
 const NOT_SHARED: &[(&str, &str, &str)] = &[
     ("pathological::nc-dos-1", "client-cert", TICKET),
     ("pathological::nc-dos-2", "client-cert", TICKET),
 ];
 
-/// The same chain was accepted from a server. From a client, Ghostunnel 1.11.1 would put it
-/// into a session ticket, twice, where it has to fit 64 KiB. A path is judged alike from both.
-const TICKET: &str = "the session ticket overflowed after the chain had been accepted";
+/// Ghostunnel 1.11.1 accepted the same chains from a server, and judged paths alike in both
+/// directions. What differs is that a client's chain went into a session ticket, whose
+/// length has two bytes, and leaf and anchor together are longer than 64 KiB.
+const TICKET: &str = "an accepted chain did not fit its session ticket";
 
 #[derive(Deserialize)]
 struct Vectors {
