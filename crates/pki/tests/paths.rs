@@ -259,6 +259,11 @@ fn order_and_junk_do_not_matter() {
         middle(),
     ];
     assert_eq!(path(&chain, &[root()]), Ok(3));
+    // Copies count once: they must not use up the signature checks.
+    let mut chain = vec![client().issued_by(MIDDLE, MIDDLE_KEY)];
+    chain.extend((0..150).map(|_| authority(MIDDLE, 8).issued_by(ROOT, ROOT_KEY)));
+    chain.push(middle());
+    assert_eq!(path(&chain, &[root()]), Ok(3));
 }
 
 #[test]
