@@ -13,6 +13,7 @@ use rustls::{
 };
 
 use crate::ca::{Authority, Issued};
+use crate::forge::Forger;
 use crate::stream::{Address, End, Plain};
 
 /// A TLS version to insist on.
@@ -102,10 +103,15 @@ impl TlsClient {
 
     /// Shakes hands over a stream that is connected already.
     pub fn handshake(&self, socket: Plain) -> Result<TlsPeer, End> {
+        TlsPeer::handshake(self.session(), Arc::new(socket))
+    }
+
+    /// A session without a socket, for whoever carries its bytes himself.
+    pub fn session(&self) -> Connection {
         let config = self.config.get_or_init(|| Arc::new(self.build()));
         let name = ServerName::try_from(self.server_name.clone()).expect("a DNS name or IP address");
         let session = ClientConnection::new(Arc::clone(config), name).expect("a client can always start");
-        TlsPeer::handshake(session.into(), Arc::new(socket))
+        session.into()
     }
 
     fn build(&self) -> ClientConfig {
@@ -122,6 +128,7 @@ impl TlsClient {
         if !self.resumes {
             config.resumption = Resumption::disabled();
         }
+        config.enable_secret_extraction = true;
         config
     }
 }
@@ -172,8 +179,13 @@ impl TlsServer {
     }
 
     pub(crate) fn handshake_shared(&self, socket: Arc<Plain>) -> Result<TlsPeer, End> {
+        TlsPeer::handshake(self.session(), socket)
+    }
+
+    /// A session without a socket, for whoever carries its bytes himself.
+    pub fn session(&self) -> Connection {
         let session = ServerConnection::new(Arc::clone(&self.config)).expect("a server can always start");
-        TlsPeer::handshake(session.into(), socket)
+        session.into()
     }
 
     fn build(identity: &Issued, clients: &ClientCertificates, versions: Versions) -> Self {
@@ -193,6 +205,7 @@ impl TlsServer {
             .expect("an issued key fits its certificate");
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
+        config.enable_secret_extraction = true;
         Self {
             config: Arc::new(config),
         }
@@ -271,6 +284,11 @@ impl TlsPeer {
         self.session.send_close_notify();
         // A peer that is gone already shows when the test reads.
         let _ = self.flush();
+    }
+
+    /// The keys and the stream, for whoever wants to break the rules.
+    pub fn into_forger(self) -> (Forger, Arc<Plain>) {
+        (Forger::new(self.session), self.socket)
     }
 
     /// Closes the connection without close_notify.
