@@ -61,8 +61,17 @@ impl Authority {
     /// A new authority below this one. Its certificate is part of the chain of what it issues.
     /// Of its subject only the common name is used.
     pub fn intermediate(&self, request: &Request) -> Self {
+        self.below(request, authority_params(request))
+    }
+
+    /// Somebody with an ordinary certificate of this authority who issues certificates with
+    /// it, to which it gives no right.
+    pub fn misused_leaf(&self, request: &Request) -> Self {
+        self.below(request, request.params())
+    }
+
+    fn below(&self, request: &Request, params: CertificateParams) -> Self {
         let key = request.key.generate();
-        let params = authority_params(request);
         let certificate = params
             .signed_by(&key, &self.issuer)
             .expect("an authority can sign")
