@@ -2,4 +2,7 @@
 //!
 //! One test binary, so that it links once. `GHOSTUNNEL_BIN` names another binary to test.
 
+mod access;
+mod client;
+mod server;
 mod support;

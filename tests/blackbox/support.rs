@@ -1,7 +1,9 @@
 //! What the modules of this suite share: starting the binary, and tunnels with the usual
 //! credentials.
 
-use ghostunnel_testing::{Address, Command, Pki, ReservedPort};
+use std::fmt::Display;
+
+use ghostunnel_testing::{Command, Pki, ReservedPort};
 
 /// The binary under test, with arguments to be added.
 pub(crate) fn ghostunnel() -> Command {
@@ -10,7 +12,7 @@ pub(crate) fn ghostunnel() -> Command {
 
 /// A server tunnel from a free port to `target`, with the server's credentials of `pki`; which
 /// peers may enter is for the caller to add.
-pub(crate) fn server(pki: &Pki, listen: &ReservedPort, target: &Address) -> Command {
+pub(crate) fn server(pki: &Pki, listen: &ReservedPort, target: &impl Display) -> Command {
     let mut command = ghostunnel();
     command
         .arg("server")
@@ -23,7 +25,7 @@ pub(crate) fn server(pki: &Pki, listen: &ReservedPort, target: &Address) -> Comm
 }
 
 /// A client tunnel from a free port to `target`, with the client's credentials of `pki`.
-pub(crate) fn client(pki: &Pki, listen: &ReservedPort, target: &Address) -> Command {
+pub(crate) fn client(pki: &Pki, listen: &ReservedPort, target: &impl Display) -> Command {
     let mut command = ghostunnel();
     command
         .arg("client")
