@@ -216,12 +216,21 @@ impl Engine {
     /// is what the failed turn has left.
     pub(super) fn collect_alert(&mut self, input: &mut [u8], out: &mut Vec<u8>) {
         let mut used = 0_usize;
-        loop {
+        // No turn more than there are messages: rustls would look at the bad record again and
+        // fail a second time, which it takes for a fault of its caller.
+        while self.has_messages_ready() {
             let rest = input.get_mut(used..).unwrap_or_default();
             let (discard, Event::Encoded) = self.turn(rest, None, out) else {
                 return;
             };
             used = used.saturating_add(discard);
+        }
+    }
+
+    fn has_messages_ready(&self) -> bool {
+        match self {
+            Self::Server(connection) => connection.wants_write(),
+            Self::Client(connection) => connection.wants_write(),
         }
     }
 }
