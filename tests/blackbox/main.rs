@@ -5,4 +5,6 @@
 mod access;
 mod client;
 mod server;
+mod half_close;
+mod pair;
 mod support;

@@ -31,7 +31,7 @@ pub use openssl::{curl, openssl, require_tool, s_client, s_server};
 pub use ports::{ReservedPort, is_listening, listening_ports};
 pub use process::{Command, Exit, Line, Output, Process, ghostunnel};
 pub use stream::{Address, End, Plain, read_to_end};
-pub use tls::{ClientCertificates, TlsClient, TlsFacts, TlsPeer, TlsServer, Version};
+pub use tls::{ClientCertificates, TlsClient, TlsFacts, TlsPeer, TlsReceiver, TlsSender, TlsServer, Version};
 
 /// Signals a test may send, so that it needs no crate of its own for their names.
 pub use rustix::process::Signal;

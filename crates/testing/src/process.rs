@@ -36,7 +36,7 @@ pub struct Command {
     environment: Vec<(OsString, OsString)>,
     inherits_environment: bool,
     directory: Option<PathBuf>,
-    descriptor_limit: Option<u32>,
+    descriptor_limit: Option<(&'static str, u32)>,
     has_input: bool,
 }
 
@@ -95,7 +95,13 @@ impl Command {
 
     /// Sets soft and hard limit on open descriptors.
     pub fn descriptor_limit(&mut self, limit: u32) -> &mut Self {
-        self.descriptor_limit = Some(limit);
+        self.descriptor_limit = Some(("-n", limit));
+        self
+    }
+
+    /// Sets the soft limit on open descriptors, which the program may raise to the hard one.
+    pub fn soft_descriptor_limit(&mut self, limit: u32) -> &mut Self {
+        self.descriptor_limit = Some(("-Sn", limit));
         self
     }
 
@@ -137,12 +143,12 @@ impl Command {
     fn launcher(&self) -> process::Command {
         let mut command = match self.descriptor_limit {
             None => process::Command::new(&self.program),
-            Some(limit) => {
+            Some((option, limit)) => {
                 // A shell lowers the limit and becomes the program: same process id.
                 let mut shell = process::Command::new("/bin/sh");
                 shell
                     .arg("-c")
-                    .arg(format!("ulimit -n {limit}; exec \"$0\" \"$@\""))
+                    .arg(format!("ulimit {option} {limit}; exec \"$0\" \"$@\""))
                     .arg(&self.program);
                 shell
             }
@@ -533,6 +539,15 @@ mod tests {
             .start();
         process.wait_for_line("ready");
         assert_eq!(descriptor_limits(process.id()), (Some(64), Some(64)));
+
+        let process = shell("echo ready; read line")
+            .with_input()
+            .soft_descriptor_limit(63)
+            .start();
+        process.wait_for_line("ready");
+        let (soft, hard) = descriptor_limits(process.id());
+        assert_eq!(soft, Some(63));
+        assert_ne!(hard, Some(63));
     }
 
     #[test]
