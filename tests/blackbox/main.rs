@@ -2,4 +2,11 @@
 //!
 //! One test binary, so that it links once. `GHOSTUNNEL_BIN` names another binary to test.
 
+mod load;
+mod logging;
+mod metrics;
+mod operator;
+mod reload;
+mod shutdown;
+mod status;
 mod support;
