@@ -218,9 +218,13 @@ fn control_characters_of_a_subject_cannot_forge_lines() {
         .authority
         .issue(&Request::named("x\n[1] 2026/01/01 00:00:00.000000 forged\x1b[2J"));
     let client = TlsClient::trusting(&tunnel.pki.authority).identity(&forger);
-    let mut peer = client.connect(&tunnel.listen.address().into()).expect("admitted");
-    peer.end_writing();
-    read_to_end(&mut peer);
+    let peer = client.connect(&tunnel.listen.address().into()).expect("admitted");
+    let line = tunnel.process.wait_for_line("opening pipe");
+    assert!(
+        line.contains("[CN=x\\n[1] 2026/01/01 00:00:00.000000 forged\\x1b[2J]"),
+        "{line}"
+    );
+    drop(peer);
     tunnel.process.wait_for_line("closed pipe");
     for line in tunnel.process.stdout().lines() {
         assert!(
