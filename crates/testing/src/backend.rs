@@ -217,12 +217,14 @@ impl Shared {
     }
 
     fn accept_until_stopped(self: &Arc<Self>, listener: &Listener) {
-        let mut servants = Vec::new();
+        let mut servants: Vec<JoinHandle<()>> = Vec::new();
         while let Ok(socket) = listener.accept() {
             let socket = Arc::new(socket);
             let Some(connection) = self.register(&socket) else {
                 break;
             };
+            // A thread that has ended keeps its stack for as long as somebody can join it.
+            servants.retain(|servant| !servant.is_finished());
             let shared = Arc::clone(self);
             servants.push(thread::spawn(move || shared.serve(socket, &connection)));
         }

@@ -22,7 +22,9 @@ mod tls;
 
 pub use backend::{Backend, Behaviour, Connection};
 pub use ca::{Attribute, Authority, Files, Issued, KeyKind, Pki, Request, Usage, oid, private_dir};
-pub use descriptors::{Memory, Thread, descriptor_limits, descriptors, memory, threads};
+pub use descriptors::{
+    Memory, Thread, descriptor_limits, descriptors, memory, raise_descriptor_limit, threads,
+};
 pub use eventually::{DEADLINE, eventually, eventually_some, within};
 pub use forge::{Content, Forger};
 pub use hello::ClientHello;

@@ -3,7 +3,7 @@
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, PipeWriter, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{self, Child, ChildStdin, ExitStatus, Stdio};
@@ -38,6 +38,7 @@ pub struct Command {
     directory: Option<PathBuf>,
     descriptor_limit: Option<(&'static str, u32)>,
     has_input: bool,
+    output: Option<PipeWriter>,
 }
 
 impl Command {
@@ -51,6 +52,7 @@ impl Command {
             directory: None,
             descriptor_limit: None,
             has_input: false,
+            output: None,
         }
     }
 
@@ -111,6 +113,14 @@ impl Command {
         self
     }
 
+    /// Sends its standard output into a pipe of the test's, for readers that are slow or go
+    /// away. The [`Process`] then sees standard error only. The pipe ends when the process
+    /// and this command are gone.
+    pub fn output_to(&mut self, writer: PipeWriter) -> &mut Self {
+        self.output = Some(writer);
+        self
+    }
+
     /// Starts it.
     #[track_caller]
     pub fn start(&self) -> Process {
@@ -127,7 +137,10 @@ impl Command {
         } else {
             Stdio::null()
         });
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdout(self.output.as_ref().map_or_else(Stdio::piped, |writer| {
+            writer.try_clone().expect("a pipe can be handed on").into()
+        }));
+        command.stderr(Stdio::piped());
         match command.spawn() {
             Ok(child) => Process::new(self.to_string_lossy(), child),
             Err(error) => panic!("cannot start {}: {error}", self.to_string_lossy()),
@@ -237,7 +250,10 @@ struct LogState {
 impl Process {
     fn new(command: String, mut child: Child) -> Self {
         let log = Arc::new(Log::default());
-        log.follow(child.stdout.take().expect("piped"), Line::Out);
+        match child.stdout.take() {
+            Some(stdout) => log.follow(stdout, Line::Out),
+            None => log.lock().ended_streams += 1,
+        }
         log.follow(child.stderr.take().expect("piped"), Line::Err);
         let input = Mutex::new(child.stdin.take());
         Self {
@@ -472,6 +488,7 @@ impl LogState {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
     use super::*;
@@ -548,6 +565,18 @@ mod tests {
         let (soft, hard) = descriptor_limits(process.id());
         assert_eq!(soft, Some(63));
         assert_ne!(hard, Some(63));
+    }
+
+    #[test]
+    fn output_goes_to_the_given_pipe_and_errors_do_not() {
+        let (mut reader, writer) = io::pipe().expect("a pipe");
+        let mut command = shell("echo out; echo err >&2");
+        let output = command.output_to(writer).run();
+        drop(command);
+        assert_eq!((output.stdout.as_str(), output.stderr.as_str()), ("", "err\n"));
+        let mut text = String::new();
+        reader.read_to_string(&mut text).expect("text");
+        assert_eq!(text, "out\n");
     }
 
     #[test]
