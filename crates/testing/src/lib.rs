@@ -12,6 +12,7 @@ mod der;
 mod descriptors;
 mod eventually;
 mod http;
+mod inside;
 mod openssl;
 mod ports;
 mod process;
@@ -23,7 +24,8 @@ pub use ca::{Attribute, Authority, Files, Issued, KeyKind, Pki, Request, Usage, 
 pub use descriptors::{Memory, Thread, descriptor_limits, descriptors, memory, threads};
 pub use eventually::{DEADLINE, eventually, eventually_some, within};
 pub use http::{Endpoint, Response};
-pub use openssl::{curl, openssl, require_tool, s_client, s_server};
+pub use inside::{Attempt, Attempted, attempt};
+pub use openssl::{curl, openssl, require_tool, s_client, s_server, skip};
 pub use ports::{ReservedPort, is_listening};
 pub use process::{Command, Exit, Line, Output, Process, ghostunnel};
 pub use stream::{Address, End, Plain, read_to_end};
