@@ -5,7 +5,7 @@ use tokio::time::Instant;
 
 use super::{Shared, Side, deadline_after, handshake};
 use crate::authorization::Admission;
-use crate::net::{self, Stream};
+use crate::net::{self, Kind, Stream};
 use crate::tls::{CLOSE_NOTIFY_ROOM, Established};
 
 /// The target, reached.
@@ -44,7 +44,12 @@ pub(super) async fn reach(
 
 /// What the log says of a dial that was given up because the process is shutting down.
 pub(super) fn canceled_text(shared: &Shared) -> String {
-    format!("dial {}: operation was canceled", shared.target.text())
+    let network = match shared.target.kind() {
+        Kind::Tcp(_) => "tcp ",
+        // Here the address as typed already names the network.
+        Kind::Unix(_) => "",
+    };
+    format!("dial {network}{}: operation was canceled", shared.target.text())
 }
 
 /// Reaches the target and hangs up, without waiting for the target to do the same.
