@@ -47,7 +47,9 @@ pub fn attempt(pid: u32, attempts: &[Attempt]) -> Option<Vec<Attempted>> {
         .write_all(script_text(attempts).as_bytes())
         .expect("a temporary file takes a script");
     let output = Command::new(require_tool("gdb")?)
-        .args(["-nx", "--batch", "-p", &pid.to_string(), "-x"])
+        // Without its debug information a program has no function that could be mistaken for
+        // one of the C library.
+        .args(["-nx", "--readnever", "--batch", "-p", &pid.to_string(), "-x"])
         .arg(script.path())
         // Never asks the network for debug information.
         .env("DEBUGINFOD_URLS", "")

@@ -101,6 +101,17 @@ impl Command {
         self
     }
 
+    /// Starts a copy of the program in this directory, for users who can't reach the original.
+    #[track_caller]
+    pub fn copied_to(&mut self, directory: &Path) -> &mut Self {
+        let copy = directory.join(self.program.file_name().expect("a program has a name"));
+        if let Err(error) = std::fs::copy(&self.program, &copy) {
+            panic!("cannot copy {}: {error}", self.program.display());
+        }
+        self.program = copy;
+        self
+    }
+
     /// Starts it by way of another program, which is given its command line as last arguments
     /// and becomes it under the same process id: `setpriv --reuid=…`, `strace -D …`.
     pub fn through(
