@@ -14,4 +14,7 @@ mod operator;
 mod reload;
 mod shutdown;
 mod status;
+mod deployments;
+mod local_users;
+mod sandbox;
 mod support;

@@ -4,6 +4,11 @@
 use std::fmt::Display;
 
 use ghostunnel_testing::{Command, Pki, ReservedPort};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use ghostunnel_testing::{Address, Command, Pki, ReservedPort, require_tool, skip};
 
 /// The binary under test, with arguments to be added.
 pub(crate) fn ghostunnel() -> Command {
@@ -35,4 +40,68 @@ pub(crate) fn client(pki: &Pki, listen: &ReservedPort, target: &impl Display) ->
         .flag("--cert", &pki.client_files.certificate)
         .flag("--key", &pki.client_files.key);
     command
+}
+
+/// A server tunnel between addresses written in any way, with the server's credentials of
+/// `pki`, that admits whoever has a certificate.
+pub(crate) fn server_at(pki: &Pki, listen: &str, target: &str) -> Command {
+    let mut command = ghostunnel();
+    command
+        .args(["server", "--allow-all"])
+        .flag("--listen", listen)
+        .flag("--target", target)
+        .flag("--cacert", &pki.ca_file)
+        .flag("--cert", &pki.server_files.certificate)
+        .flag("--key", &pki.server_files.key);
+    command
+}
+
+/// A client tunnel between addresses written in any way, with the client's credentials of `pki`.
+pub(crate) fn client_at(pki: &Pki, listen: &str, target: &str) -> Command {
+    let mut command = ghostunnel();
+    command
+        .arg("client")
+        .flag("--listen", listen)
+        .flag("--target", target)
+        .flag("--cacert", &pki.ca_file)
+        .flag("--cert", &pki.client_files.certificate)
+        .flag("--key", &pki.client_files.key);
+    command
+}
+
+/// Lets it run as the user nobody. `false`, and a word about it, where this can't be done.
+pub(crate) fn as_nobody(command: &mut Command) -> bool {
+    let Some(setpriv) = as_root("setpriv") else {
+        return false;
+    };
+    command.through(&setpriv, ["--reuid=65534", "--regid=65534", "--clear-groups"]);
+    true
+}
+
+/// Lets it see another `/etc`, with these files and nothing else. `false`, and a word about
+/// it, where this can't be done.
+pub(crate) fn with_etc(command: &mut Command, directory: &Path, files: &[(&str, &str)]) -> bool {
+    let Some(unshare) = as_root("unshare") else {
+        return false;
+    };
+    for (name, text) in files {
+        fs::write(directory.join(name), text).expect("writable");
+    }
+    // Where the loader finds what the C library loads for the first look-up.
+    let _ = fs::copy("/etc/ld.so.cache", directory.join("ld.so.cache"));
+    let script = format!(
+        "mount --bind '{}' /etc && exec \"$0\" \"$@\"",
+        directory.display()
+    );
+    command.through(&unshare, ["--mount", "/bin/sh", "-c", &script]);
+    true
+}
+
+/// A tool that only root can use.
+fn as_root(tool: &str) -> Option<PathBuf> {
+    if fs::metadata("/proc/self").expect("procfs").uid() == 0 {
+        return require_tool(tool);
+    }
+    skip("only root can become another user or replace /etc");
+    None
 }
