@@ -2,4 +2,6 @@
 //!
 //! One test binary, so that it links once. `GHOSTUNNEL_BIN` names another binary to test.
 
+mod demo;
+mod flags;
 mod support;
