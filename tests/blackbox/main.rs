@@ -17,4 +17,6 @@ mod status;
 mod deployments;
 mod local_users;
 mod sandbox;
+mod demo;
+mod flags;
 mod support;

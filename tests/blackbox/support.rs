@@ -9,6 +9,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use ghostunnel_testing::{Address, Command, Pki, ReservedPort, require_tool, skip};
+use std::env;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use ghostunnel_testing::{Address, Command, Pki, ReservedPort, require_tool};
 
 /// The binary under test, with arguments to be added.
 pub(crate) fn ghostunnel() -> Command {
@@ -104,4 +110,42 @@ fn as_root(tool: &str) -> Option<PathBuf> {
     }
     skip("only root can become another user or replace /etc");
     None
+/// The path of the binary under test, for what is started in other ways.
+pub(crate) fn binary() -> PathBuf {
+    env::var_os("GHOSTUNNEL_BIN")
+        .unwrap_or_else(|| env!("CARGO_BIN_EXE_ghostunnel").into())
+        .into()
+}
+
+/// The binary under test, run by a user without privileges, who can read `dir` but not write
+/// to it. A copy is run, since the original may lie where that user can't go.
+///
+/// `None` if the tests run as root and the tool that gives up privileges is missing.
+pub(crate) fn unprivileged(dir: &Path) -> Option<impl Fn() -> Command> {
+    const NOBODY: &str = "65534";
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).expect("a directory of the test");
+    let copy = dir.join("ghostunnel");
+    fs::copy(binary(), &copy).expect("a copy of the program");
+    let is_root = rustix::process::geteuid().is_root();
+    let tool = if is_root {
+        Some(require_tool("setpriv")?)
+    } else {
+        None
+    };
+    Some(move || {
+        let mut command = match &tool {
+            None => Command::new(&copy),
+            Some(setpriv) => {
+                let mut command = Command::new(setpriv);
+                command
+                    .flag("--reuid", NOBODY)
+                    .flag("--regid", NOBODY)
+                    .arg("--clear-groups")
+                    .arg(&copy);
+                command
+            }
+        };
+        command.clear_environment();
+        command
+    })
 }
