@@ -21,7 +21,9 @@ use super::tunnel::Assembled;
 use super::{reload, sandbox_plan};
 use crate::cli::Run;
 use crate::config::{Config, Tunnel};
-use crate::lifecycle::{Drain, Intent, Intents, Lifecycle, Phase, ShutdownTrigger, Signals, reload_channel};
+use crate::lifecycle::{
+    Drain, Intent, Intents, Lifecycle, Notifier, Phase, Pulse, ShutdownTrigger, Signals, reload_channel,
+};
 use crate::logging::{self, Log};
 use crate::metrics::Registry;
 use crate::net::{Bound, Listener, Resolver};
@@ -131,6 +133,7 @@ fn start(config: Config, log: &Log) -> Result<ExitCode, StartError> {
 struct Acquired {
     tunnels: Vec<Bound>,
     status: Option<Bound>,
+    notifier: Notifier,
 }
 
 fn acquire(config: &Config) -> Result<Acquired, StartError> {
@@ -148,7 +151,11 @@ fn acquire(config: &Config) -> Result<Acquired, StartError> {
         .map(|status| status.listen.bind())
         .transpose();
     let status = status.map_err(|error| StartError::status(config.tunnels.first(), error))?;
-    Ok(Acquired { tunnels, status })
+    Ok(Acquired {
+        tunnels,
+        status,
+        notifier: Notifier::connect(&|name| std::env::var_os(name)),
+    })
 }
 
 /// A connection takes two descriptors; the soft limit is often 1024 for no reason that
@@ -192,6 +199,7 @@ struct Loaded {
     tunnels: Vec<Arc<Assembled>>,
     metrics: Arc<Registry>,
     drain: Drain,
+    pulse: Pulse,
 }
 
 fn load(config: &Config) -> Result<Loaded, StartError> {
@@ -201,11 +209,12 @@ fn load(config: &Config) -> Result<Loaded, StartError> {
     } else {
         Registry::disabled()
     });
-    let drain = Drain::default();
+    let (drain, pulse) = (Drain::default(), Pulse::default());
     let resolver = Resolver::new();
     let surroundings = || Surroundings {
         metrics: Arc::clone(&metrics),
         drain: drain.clone(),
+        pulse: pulse.clone(),
         resolver: resolver.clone(),
     };
     let assemble = |tunnel| Assembled::new(tunnel, surroundings()).map(Arc::new);
@@ -214,6 +223,7 @@ fn load(config: &Config) -> Result<Loaded, StartError> {
         tunnels,
         metrics,
         drain,
+        pulse,
     })
 }
 
@@ -222,6 +232,7 @@ fn load(config: &Config) -> Result<Loaded, StartError> {
 struct Confined {
     tunnels: Vec<Listener>,
     status: Option<Listener>,
+    notifier: Notifier,
 }
 
 fn confine(config: &Config, acquired: Acquired) -> Result<Confined, StartError> {
@@ -235,7 +246,11 @@ fn confine(config: &Config, acquired: Acquired) -> Result<Confined, StartError> 
     }
     let status = acquired.status.map(Bound::listen).transpose();
     let status = status.map_err(|error| StartError::status(config.tunnels.first(), error))?;
-    Ok(Confined { tunnels, status })
+    Ok(Confined {
+        tunnels,
+        status,
+        notifier: acquired.notifier,
+    })
 }
 
 /// Step 7: the process from now on.
@@ -255,8 +270,9 @@ fn serve(config: &Config, loaded: Loaded, confined: Confined, log: &Log) -> Resu
         tunnels,
         metrics,
         drain,
+        pulse,
     } = loaded;
-    let lifecycle = Lifecycle::default();
+    let lifecycle = Lifecycle::announcing(confined.notifier.clone(), subject(config));
     let (request_shutdown, shutdown_requests) = mpsc::channel(1);
     let views = tunnels
         .iter()
@@ -281,6 +297,7 @@ fn serve(config: &Config, loaded: Loaded, confined: Confined, log: &Log) -> Resu
         info!("{}", listening_line(&tunnel.config, &listener));
         tunnel.proxy.serve(listener, &workers, index);
     }
+    spawn_local(confined.notifier.keep_alive(pulse));
     lifecycle.set_phase(Phase::Listening);
     Ok(Serving {
         tunnels,
@@ -289,6 +306,15 @@ fn serve(config: &Config, loaded: Loaded, confined: Confined, log: &Log) -> Resu
         shutdown_requests,
         _workers: workers,
     })
+}
+
+/// What the service manager shows of the tunnels, on one line.
+fn subject(config: &Config) -> String {
+    let tunnels = config.tunnels.iter().map(|tunnel| {
+        let (listen, target) = (tunnel.listen.text(), tunnel.target.text());
+        format!("{} proxying {listen} => {target}", tunnel.mode.word())
+    });
+    logging::escape(&tunnels.collect::<Vec<_>>().join(", ")).to_string()
 }
 
 /// The address as typed, which scripts look for, and the real one where it tells more.

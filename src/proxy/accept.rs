@@ -8,7 +8,7 @@ use tracing::info;
 
 use super::worker::Workers;
 use super::{Shared, connection};
-use crate::lifecycle::DrainGuard;
+use crate::lifecycle::{DrainGuard, Heartbeat};
 use crate::logging::class;
 use crate::net::{Accepted, Acceptor, Listener};
 
@@ -21,7 +21,14 @@ pub(super) struct Arrival {
 
 /// Accepts until the drain begins. Dropping the acceptor then closes the socket, which
 /// removes a UNIX path; the drain waits for that too.
-pub(super) async fn run(shared: Arc<Shared>, listener: Listener, workers: Arc<Workers>) {
+///
+/// The heartbeat answers from this task, so it shows that the worker still runs it.
+pub(super) async fn run(
+    shared: Arc<Shared>,
+    listener: Listener,
+    workers: Arc<Workers>,
+    mut heartbeat: Heartbeat,
+) {
     let _busy = shared.surroundings.drain.guard();
     let acceptor = match listener.into_acceptor() {
         Ok(acceptor) => acceptor,
@@ -32,7 +39,8 @@ pub(super) async fn run(shared: Arc<Shared>, listener: Listener, workers: Arc<Wo
     };
     tokio::select! {
         () = accept_all(&shared, &acceptor, &workers) => {}
-        () = shared.surroundings.drain.begun() => {}
+        () = heartbeat.beat() => {}
+        () = shared.surroundings.drain.begun() => heartbeat.retire(),
     }
 }
 

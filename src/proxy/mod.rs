@@ -19,7 +19,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use crate::lifecycle::Drain;
+use crate::lifecycle::{Drain, Pulse};
 use crate::metrics::Registry;
 use crate::net::{Listener, Resolver, TargetAddr};
 use crate::tls::{ClientConfigs, ServerConfigs};
@@ -56,6 +56,8 @@ pub struct Surroundings {
     pub metrics: Arc<Registry>,
     /// Tells when to stop, and is told who is still busy.
     pub drain: Drain,
+    /// Asks the accept loops whether they are alive.
+    pub pulse: Pulse,
     /// Looks names up.
     pub resolver: Resolver,
 }
@@ -99,7 +101,8 @@ impl Proxy {
     pub fn serve(&self, listener: Listener, workers: &Arc<Workers>, index: usize) {
         let shared = Arc::clone(&self.shared);
         let pool = Arc::clone(workers);
-        workers.run(index, move || accept::run(shared, listener, pool));
+        let heartbeat = shared.surroundings.pulse.heartbeat();
+        workers.run(index, move || accept::run(shared, listener, pool, heartbeat));
     }
 
     /// Reaches the target just as a connection would, and hangs up: for the status port.

@@ -12,6 +12,7 @@ mod load;
 mod local_users;
 mod logging;
 mod metrics;
+mod notify;
 mod operator;
 mod pair;
 mod reload;
