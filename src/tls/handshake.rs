@@ -82,7 +82,9 @@ impl Handshake {
 
     /// Goes as far as the bytes received so far allow.
     pub fn step(&mut self) -> Result<Progress, HandshakeError> {
-        self.look_at_first_record()?;
+        if !self.is_first_record_there()? {
+            return Ok(Progress::NeedsBytes);
+        }
         let mut used = 0;
         let outcome = loop {
             let input = self.incoming.get_mut(used..).unwrap_or_default();
@@ -129,28 +131,52 @@ impl Handshake {
         })
     }
 
+    /// Whether the first record can be processed: a client's whole one, so that its hello can
+    /// be read for the log. A client of ours speaks before there is any.
+    ///
     /// Refuses peers that don't speak TLS without an alert: they would not understand it.
-    fn look_at_first_record(&mut self) -> Result<(), HandshakeError> {
-        if self.first_record_seen || self.incoming.len() < RECORD_HEADER {
-            return Ok(());
+    fn is_first_record_there(&mut self) -> Result<bool, HandshakeError> {
+        let is_server = matches!(self.engine, Engine::Server(_));
+        if self.first_record_seen {
+            return Ok(true);
         }
-        self.first_record_seen = true;
-        let kind = self.incoming.first().copied().unwrap_or_default();
-        let major = self.incoming.get(1).copied().unwrap_or_default();
+        let Some((header, rest)) = self.incoming.split_first_chunk::<RECORD_HEADER>() else {
+            return Ok(!is_server);
+        };
+        let [kind, major, _, high, low] = *header;
         if !matches!(kind, RECORD_ALERT | RECORD_HANDSHAKE) || major >= 0x10 {
             return Err(HandshakeError(
                 "tls: first record does not look like a TLS handshake".to_owned(),
             ));
         }
-        if matches!(self.engine, Engine::Server(_)) {
+        // A longer record is not allowed, and not waited for.
+        let length = usize::from(u16::from_be_bytes([high, low]));
+        if is_server && length <= LONGEST_PLAIN_RECORD && rest.len() < length {
+            return Ok(false);
+        }
+        self.first_record_seen = true;
+        if is_server {
             self.hello = HelloFacts::read(&self.incoming);
         }
-        Ok(())
+        Ok(true)
     }
 
     fn failure(&mut self, error: &Error) -> HandshakeError {
-        if *error == Error::NoCertificatesPresented {
-            self.use_older_alert_for_missing_certificate();
+        // certificate_required exists since TLS 1.3 (RFC 8446, section 6.2); rustls sends it to
+        // older clients as well.
+        if *error == Error::NoCertificatesPresented
+            && self.engine.protocol_version() == Some(ProtocolVersion::TLSv1_2)
+        {
+            self.exchange_plain_alert(
+                AlertDescription::CertificateRequired,
+                AlertDescription::HandshakeFailure,
+            );
+        }
+        if self.is_too_old(error) {
+            self.exchange_plain_alert(
+                AlertDescription::HandshakeFailure,
+                AlertDescription::ProtocolVersion,
+            );
         }
         HandshakeError(
             self.verdict
@@ -159,38 +185,33 @@ impl Handshake {
         )
     }
 
-    /// certificate_required exists since TLS 1.3 (RFC 8446, section 6.2); rustls sends it to
-    /// older clients as well. The alert is still plain there, so it can be exchanged.
-    fn use_older_alert_for_missing_certificate(&mut self) {
-        let newer = [
-            RECORD_ALERT,
-            3,
-            3,
-            0,
-            2,
-            2,
-            u8::from(AlertDescription::CertificateRequired),
-        ];
-        if self.engine.protocol_version() == Some(ProtocolVersion::TLSv1_2)
-            && self.outgoing.ends_with(&newer)
-            && let Some(description) = self.outgoing.last_mut()
+    /// Replaces a fatal alert that is about to be sent, where alerts are not encrypted yet.
+    fn exchange_plain_alert(&mut self, from: AlertDescription, to: AlertDescription) {
+        const FATAL: u8 = 2;
+        if let Some([RECORD_ALERT, _, _, 0, 2, FATAL, description]) = self.outgoing.last_chunk_mut()
+            && *description == u8::from(from)
         {
-            *description = u8::from(AlertDescription::HandshakeFailure);
+            *description = u8::from(to);
         }
+    }
+
+    /// Whether the client is too old to be served. rustls misses an extension that such
+    /// clients can't know before it looks at their version.
+    fn is_too_old(&self, error: &Error) -> bool {
+        *error == Error::PeerIncompatible(PeerIncompatible::SignatureAlgorithmsExtensionRequired)
+            && self.hello.legacy_version < TLS_1_2
     }
 
     fn describe(&self, error: &Error) -> String {
         match error {
+            _ if self.is_too_old(error) => self.unsupported_versions(),
             Error::NoCertificatesPresented => "tls: client didn't provide a certificate".to_owned(),
             Error::AlertReceived(received) => format!("remote error: tls: {}", alert::text(*received)),
             Error::PeerIncompatible(
                 PeerIncompatible::Tls12NotOffered
                 | PeerIncompatible::Tls12NotOfferedOrEnabled
                 | PeerIncompatible::SupportedVersionsExtensionRequired,
-            ) => format!(
-                "tls: client offered only unsupported versions: {}",
-                self.hello.versions()
-            ),
+            ) => self.unsupported_versions(),
             Error::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13) => {
                 "remote error: tls: protocol version not supported".to_owned()
             }
@@ -208,11 +229,21 @@ impl Handshake {
             other => format!("tls: {other}"),
         }
     }
+
+    fn unsupported_versions(&self) -> String {
+        format!(
+            "tls: client offered only unsupported versions: {}",
+            self.hello.versions()
+        )
+    }
 }
 
 const RECORD_HEADER: usize = 5;
 const RECORD_ALERT: u8 = 0x15;
 const RECORD_HANDSHAKE: u8 = 0x16;
+/// RFC 8446, section 5.1.
+const LONGEST_PLAIN_RECORD: usize = 1 << 14;
+const TLS_1_2: u16 = 0x0303;
 
 /// What a refusal's log line tells about the client's hello. Read with care but without
 /// trust: rustls does the parsing that counts.
@@ -248,7 +279,7 @@ impl HelloFacts {
     fn versions(&self) -> String {
         const TLS_1_0: u16 = 0x0301;
         hex_list(
-            &(TLS_1_0..=self.legacy_version.min(0x0302))
+            &(TLS_1_0..=self.legacy_version.min(TLS_1_2 - 1))
                 .rev()
                 .collect::<Vec<_>>(),
         )
