@@ -8,6 +8,7 @@ mod demo;
 mod deployments;
 mod flags;
 mod half_close;
+mod hostile;
 mod load;
 mod local_users;
 mod logging;
