@@ -107,6 +107,11 @@ pub(crate) struct Tunnel {
 impl Tunnel {
     /// Starts a tunnel with further flags.
     pub(crate) fn start(route: Route, flags: &[&str]) -> Self {
+        Self::start_with(route, |command| command.args(flags))
+    }
+
+    /// Starts a tunnel with a command line that `adapt` has changed.
+    pub(crate) fn start_with(route: Route, adapt: impl FnOnce(&mut Command) -> &mut Command) -> Self {
         let pki = Pki::new();
         let (near, port) = match route.near {
             Network::Tcp => {
@@ -116,9 +121,9 @@ impl Tunnel {
             Network::Unix => (pki.path("near").as_path().into(), None),
         };
         let far = Listener::bind(route.far, &pki.path("far"));
-        let process = command(route.mode, &pki, &near.to_string(), &far.address.to_string())
-            .args(flags)
-            .start();
+        let mut command = command(route.mode, &pki, &near.to_string(), &far.address.to_string());
+        adapt(&mut command);
+        let process = command.start();
         process.wait_for_line("listening for connections on");
         Self {
             process,
@@ -163,6 +168,11 @@ impl Tunnel {
                 (socket.into(), far.into())
             }
         }
+    }
+
+    /// The near end of a server tunnel, whether or not the far one is reached.
+    pub(crate) fn try_shake_hands(&self) -> Result<Peer, End> {
+        self.client.handshake(self.dial()).map(Peer::from)
     }
 
     /// Waits until as many pairs as this have ended.
@@ -218,7 +228,7 @@ impl Listener {
     }
 
     fn accept(&self) -> Plain {
-        // Linux does not hand O_NONBLOCK on to what is accepted.
+        // What is accepted waits again: Linux does not hand O_NONBLOCK on.
         eventually_some("the tunnel has dialled", || match &self.socket {
             ListenerSocket::Tcp(socket) => socket.accept().ok().map(|(stream, _)| stream.into()),
             ListenerSocket::Unix(socket) => socket.accept().ok().map(|(stream, _)| stream.into()),
