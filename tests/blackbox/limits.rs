@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ghostunnel_testing::{
-    End, Pki, Plain, Process, ReservedPort, TlsClient, descriptor_limits, descriptors, eventually,
+    End, Pki, Plain, Process, ReservedPort, TlsClient, descriptor_limits, eventually, free_descriptors,
     read_to_end, within,
 };
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -442,7 +442,7 @@ fn running_out_of_descriptors_is_said_and_survived() {
 fn a_dial_without_a_descriptor_is_said_and_the_client_hears_close_notify() {
     let tunnel = Tunnel::start_with(SERVER, |command| command.descriptor_limit(64));
     let mut crowd = Vec::new();
-    let free = || 64 - descriptors(tunnel.process.id());
+    let free = || free_descriptors(tunnel.process.id());
     // Start-up may still have something open that it closes a moment later.
     while within(A_WHILE, || (free() > 1).then_some(())).is_some() {
         let before = free();

@@ -10,6 +10,17 @@ pub fn descriptors(pid: u32) -> usize {
     }
 }
 
+/// How many descriptors the process can still open. Not the limit less [`descriptors`]: what it
+/// has inherited may have numbers beyond the limit.
+pub fn free_descriptors(pid: u32) -> u64 {
+    let (limit, _) = descriptor_limits(pid);
+    let limit = limit.expect("the number of descriptors is limited");
+    let numbers = fs::read_dir(format!("/proc/{pid}/fd"))
+        .unwrap_or_else(|error| panic!("cannot list the descriptors of process {pid}: {error}"))
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u64>().ok());
+    limit - numbers.filter(|number| *number < limit).count() as u64
+}
+
 /// Soft and hard limit on open descriptors; `None` is unlimited.
 pub fn descriptor_limits(pid: u32) -> (Option<u64>, Option<u64>) {
     let limits = read(pid, "limits");
@@ -114,6 +125,8 @@ mod tests {
             .map(|_| File::open("/dev/null").expect("it exists"))
             .collect();
         assert!(descriptors(pid) > before + 50);
+        let (soft, _) = descriptor_limits(pid);
+        assert!(free_descriptors(pid) + 50 < soft.expect("limited"));
         drop(files);
     }
 }

@@ -20,7 +20,7 @@ mod tls;
 
 pub use backend::{Backend, Behaviour, Connection};
 pub use ca::{Attribute, Authority, Files, Issued, KeyKind, Pki, Request, Usage, oid, private_dir};
-pub use descriptors::{Memory, Thread, descriptor_limits, descriptors, memory, threads};
+pub use descriptors::{Memory, Thread, descriptor_limits, descriptors, free_descriptors, memory, threads};
 pub use eventually::{DEADLINE, eventually, eventually_some, within};
 pub use http::{Endpoint, Response};
 pub use openssl::{curl, openssl, require_tool, s_client, s_server};
