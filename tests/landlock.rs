@@ -280,7 +280,7 @@ mod linux {
 
     pub(super) fn a_second_thread_is_reported() -> Result<(), String> {
         let root = folder();
-        let (release, wait) = std::sync::mpsc::channel::<()>();
+        let (release, wait) = std::sync::mpsc::sync_channel::<()>(1);
         let other = thread::spawn(move || wait.recv().ok());
         let report = enter(&Plan::default());
         assert_eq!(

@@ -21,7 +21,7 @@ use super::tunnel::Assembled;
 use super::{reload, sandbox_plan};
 use crate::cli::Run;
 use crate::config::{Config, Tunnel};
-use crate::lifecycle::{Drain, Intent, Intents, Lifecycle, Phase, Signals, reload_channel};
+use crate::lifecycle::{Drain, Intent, Intents, Lifecycle, Phase, ShutdownTrigger, Signals, reload_channel};
 use crate::logging::{self, Log};
 use crate::metrics::Registry;
 use crate::net::{Bound, Listener, Resolver};
@@ -57,7 +57,7 @@ pub(super) fn run(run: Run) -> ExitCode {
                 info!("{line}");
             }
             log.flush(LAST_LINES);
-            eprintln!("error: {}", error.cause);
+            super::complain(&format!("error: {}\n", error.cause));
             ExitCode::FAILURE
         }
     }
@@ -322,6 +322,9 @@ async fn until_shutdown(config: &Config, serving: &mut Serving, intents: &mut In
             }
             Intent::Shutdown(trigger) => {
                 info!("{trigger}");
+                if trigger == ShutdownTrigger::StatusEndpoint {
+                    info!("shutdown request processing");
+                }
                 return;
             }
         }

@@ -131,3 +131,214 @@ impl fmt::Display for Reason {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unauthorized: invalid principal, or principal not allowed")]
 pub struct Refusal(());
+
+#[cfg(test)]
+mod tests {
+    use ghostunnel_pki::Certificate;
+    use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SanType};
+
+    use super::*;
+
+    fn identity(subject: &[(DnType, &str)], names: Vec<SanType>) -> Identity {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        for (kind, value) in subject {
+            params.distinguished_name.push(kind.clone(), *value);
+        }
+        params.subject_alt_names = names;
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.self_signed(&key).expect("a certificate");
+        Identity::of(&Certificate::parse(certificate.der()).expect("a well-formed certificate"))
+    }
+
+    fn client() -> Identity {
+        let text = |text: &str| text.try_into().expect("ASCII");
+        identity(
+            &[
+                (DnType::CommonName, "client"),
+                (DnType::OrganizationalUnitName, "one"),
+            ],
+            vec![
+                SanType::DnsName(text("client.example")),
+                SanType::DnsName(text("*.wild.example")),
+                SanType::IpAddress([127, 0, 0, 1].into()),
+                SanType::URI(text("SPIFFE://td/client")),
+            ],
+        )
+    }
+
+    fn list(entries: &[&str]) -> Vec<String> {
+        entries.iter().map(|&entry| entry.to_owned()).collect()
+    }
+
+    /// The reason as text, or nothing for a refusal.
+    fn verdict(rules: &Rules, identity: &Identity) -> Option<String> {
+        match rules.authorize(identity) {
+            Decision::Admitted(admission) => Some(admission.reason().to_string()),
+            Decision::Refused(refusal) => {
+                assert_eq!(
+                    refusal.to_string(),
+                    "unauthorized: invalid principal, or principal not allowed"
+                );
+                None
+            }
+        }
+    }
+
+    #[test]
+    fn any_single_match_admits_and_is_named() {
+        let uri = |pattern| vec![UriPattern::parse(pattern).expect("a valid pattern")];
+        let ip = |address: &str| vec![address.parse().expect("an address")];
+        let rules = Rules::default;
+        for (rules, expected) in [
+            (
+                Rules { all: true, ..rules() },
+                Some("every verified peer is allowed"),
+            ),
+            (
+                Rules {
+                    common_names: list(&["x", "client"]),
+                    ..rules()
+                },
+                Some("common name \"client\""),
+            ),
+            (
+                Rules {
+                    common_names: list(&["CLIENT", "clien", "client ", "*"]),
+                    ..rules()
+                },
+                None,
+            ),
+            (
+                Rules {
+                    organizational_units: list(&["one"]),
+                    ..rules()
+                },
+                Some("organizational unit \"one\""),
+            ),
+            (
+                Rules {
+                    organizational_units: list(&["ONE", "client"]),
+                    ..rules()
+                },
+                None,
+            ),
+            (
+                Rules {
+                    dns_names: list(&["client.example"]),
+                    ..rules()
+                },
+                Some("DNS name \"client.example\""),
+            ),
+            (
+                Rules {
+                    dns_names: list(&["*.wild.example"]),
+                    ..rules()
+                },
+                Some("DNS name \"*.wild.example\""),
+            ),
+            (
+                Rules {
+                    dns_names: list(&["CLIENT.example", "a.wild.example", "client"]),
+                    ..rules()
+                },
+                None,
+            ),
+            (
+                Rules {
+                    ip_addresses: ip("127.0.0.1"),
+                    ..rules()
+                },
+                Some("IP address 127.0.0.1"),
+            ),
+            (
+                Rules {
+                    ip_addresses: ip("::ffff:127.0.0.1"),
+                    ..rules()
+                },
+                Some("IP address 127.0.0.1"),
+            ),
+            (
+                Rules {
+                    ip_addresses: ip("::1"),
+                    ..rules()
+                },
+                None,
+            ),
+            (
+                Rules {
+                    uris: uri("spiffe://td/*"),
+                    ..rules()
+                },
+                Some("URI \"spiffe://td/client\" by pattern \"spiffe://td/*\""),
+            ),
+            (
+                Rules {
+                    uris: uri("SPIFFE://td/*"),
+                    ..rules()
+                },
+                None,
+            ),
+            (
+                Rules {
+                    common_names: list(&["other"]),
+                    uris: uri("**"),
+                    ..rules()
+                },
+                Some("URI \"spiffe://td/client\" by pattern \"**\""),
+            ),
+            (
+                Rules {
+                    common_names: list(&["client"]),
+                    uris: uri("**"),
+                    ..rules()
+                },
+                Some("common name \"client\""),
+            ),
+            (rules(), None),
+        ] {
+            assert_eq!(verdict(&rules, &client()).as_deref(), expected, "{rules:?}");
+        }
+    }
+
+    #[test]
+    fn an_empty_entry_admits_nobody() {
+        let empty = || list(&[""]);
+        let rules = Rules {
+            common_names: empty(),
+            organizational_units: empty(),
+            dns_names: empty(),
+            ..Rules::default()
+        };
+        let nameless = identity(&[], Vec::new());
+        let named_empty = identity(
+            &[(DnType::CommonName, ""), (DnType::OrganizationalUnitName, "")],
+            Vec::new(),
+        );
+        for identity in [nameless, named_empty, client()] {
+            assert_eq!(verdict(&rules, &identity), None, "{}", identity.subject());
+        }
+    }
+
+    #[test]
+    fn foreign_text_is_quoted_in_reasons() {
+        let odd = identity(&[(DnType::CommonName, "a\nb\"c")], Vec::new());
+        let rules = Rules {
+            common_names: list(&["a\nb\"c"]),
+            ..Rules::default()
+        };
+        assert_eq!(
+            verdict(&rules, &odd).as_deref(),
+            Some("common name \"a\\nb\\\"c\"")
+        );
+    }
+
+    #[test]
+    fn admissions_without_a_certificate_say_so() {
+        assert_eq!(
+            Admission::unauthenticated().reason().to_string(),
+            "authentication is disabled"
+        );
+        assert_eq!(Admission::local_peer().reason().to_string(), "local peer");
+    }
+}

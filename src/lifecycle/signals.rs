@@ -188,11 +188,10 @@ mod tests {
     const CHILD: &str = "GHOSTUNNEL_SIGNAL_TEST_CHILD";
 
     /// Runs `child` in a process of its own, by starting this test once more, and gives
-    /// its end. In that process itself this never returns.
-    fn in_a_child(test: &str, signal: i32, child: impl FnOnce(i32)) -> ExitStatus {
+    /// its end to `check`.
+    fn in_a_child(test: &str, signal: i32, child: impl FnOnce(i32), check: impl FnOnce(ExitStatus)) {
         if let Ok(signal) = std::env::var(CHILD) {
-            child(signal.parse().expect("the parent gives a number"));
-            std::process::exit(0);
+            return child(signal.parse().expect("the parent gives a number"));
         }
         let program = std::env::current_exe().expect("the test knows its program");
         let name = format!("lifecycle::signals::tests::{test}");
@@ -200,8 +199,10 @@ mod tests {
         command
             .args(["--exact", &name, "--nocapture"])
             .env(CHILD, signal.to_string());
-        command.stdout(Stdio::null()).stderr(Stdio::inherit());
-        command.status().expect("the child runs")
+        let output = command.stderr(Stdio::inherit()).output().expect("the child runs");
+        let report = String::from_utf8_lossy(&output.stdout);
+        assert!(report.contains("running 1 test"), "no test is called {name}");
+        check(output.status);
     }
 
     fn with_intents(body: impl AsyncFnOnce(Intents)) {
@@ -216,88 +217,108 @@ mod tests {
 
     #[test]
     fn signals_become_intents() {
-        let status = in_a_child("signals_become_intents", 0, |_| {
-            with_intents(async |mut intents| {
-                let cases = [
-                    (SIGHUP, Intent::Reload(ReloadTrigger::Hangup)),
-                    (SIGUSR1, Intent::Reload(ReloadTrigger::UserSignal1)),
-                    (SIGTERM, Intent::Shutdown(ShutdownTrigger::Terminated)),
-                    (SIGINT, Intent::Shutdown(ShutdownTrigger::Interrupt)),
-                ];
-                for (signal, expected) in cases {
-                    raise(signal).expect("raised");
-                    assert_eq!(intents.next().await, expected);
-                }
-                raise(SIGHUP).expect("raised");
-                raise(SIGTERM).expect("raised");
-                let both = [intents.next().await, intents.next().await];
-                assert!(both.contains(&Intent::Reload(ReloadTrigger::Hangup)));
-                assert!(both.contains(&Intent::Shutdown(ShutdownTrigger::Terminated)));
-            });
-        });
-        assert!(status.success());
+        in_a_child(
+            "signals_become_intents",
+            0,
+            |_| {
+                with_intents(async |mut intents| {
+                    let cases = [
+                        (SIGHUP, Intent::Reload(ReloadTrigger::Hangup)),
+                        (SIGUSR1, Intent::Reload(ReloadTrigger::UserSignal1)),
+                        (SIGTERM, Intent::Shutdown(ShutdownTrigger::Terminated)),
+                        (SIGINT, Intent::Shutdown(ShutdownTrigger::Interrupt)),
+                    ];
+                    for (signal, expected) in cases {
+                        raise(signal).expect("raised");
+                        assert_eq!(intents.next().await, expected);
+                    }
+                    raise(SIGHUP).expect("raised");
+                    raise(SIGTERM).expect("raised");
+                    let both = [intents.next().await, intents.next().await];
+                    assert!(both.contains(&Intent::Reload(ReloadTrigger::Hangup)));
+                    assert!(both.contains(&Intent::Shutdown(ShutdownTrigger::Terminated)));
+                });
+            },
+            |status| assert!(status.success()),
+        );
     }
 
     #[test]
     fn a_signal_before_the_runtime_is_kept() {
-        let status = in_a_child("a_signal_before_the_runtime_is_kept", 0, |_| {
-            let signals = Signals::catch().expect("signals can be caught");
-            raise(SIGUSR1).expect("raised");
-            with_runtime(async || {
-                let mut intents = signals.into_intents().expect("watchable");
-                assert_eq!(intents.next().await, Intent::Reload(ReloadTrigger::UserSignal1));
-            });
-        });
-        assert!(status.success());
+        in_a_child(
+            "a_signal_before_the_runtime_is_kept",
+            0,
+            |_| {
+                let signals = Signals::catch().expect("signals can be caught");
+                raise(SIGUSR1).expect("raised");
+                with_runtime(async || {
+                    let mut intents = signals.into_intents().expect("watchable");
+                    assert_eq!(intents.next().await, Intent::Reload(ReloadTrigger::UserSignal1));
+                });
+            },
+            |status| assert!(status.success()),
+        );
     }
 
     #[test]
     fn other_signals_have_no_effect() {
-        let status = in_a_child("other_signals_have_no_effect", 0, |_| {
-            with_intents(async |mut intents| {
-                for signal in [SIGUSR2, SIGALRM, signal_hook::consts::SIGPIPE, SIGHUP] {
-                    raise(signal).expect("raised");
-                }
-                assert_eq!(intents.next().await, Intent::Reload(ReloadTrigger::Hangup));
-            });
-        });
-        assert!(status.success());
+        in_a_child(
+            "other_signals_have_no_effect",
+            0,
+            |_| {
+                with_intents(async |mut intents| {
+                    for signal in [SIGUSR2, SIGALRM, signal_hook::consts::SIGPIPE, SIGHUP] {
+                        raise(signal).expect("raised");
+                    }
+                    assert_eq!(intents.next().await, Intent::Reload(ReloadTrigger::Hangup));
+                });
+            },
+            |status| assert!(status.success()),
+        );
     }
 
     #[test]
     fn reload_signals_are_ignored_during_the_drain() {
-        let status = in_a_child("reload_signals_are_ignored_during_the_drain", 0, |_| {
-            with_intents(async |mut intents| {
-                intents.begin_drain();
-                raise(SIGHUP).expect("raised");
-                raise(SIGUSR1).expect("raised");
-                let polled = std::future::poll_fn(|context| {
-                    let next = std::pin::pin!(intents.next());
-                    std::task::Poll::Ready(next.poll(context).is_pending())
+        in_a_child(
+            "reload_signals_are_ignored_during_the_drain",
+            0,
+            |_| {
+                with_intents(async |mut intents| {
+                    intents.begin_drain();
+                    raise(SIGHUP).expect("raised");
+                    raise(SIGUSR1).expect("raised");
+                    let polled = std::future::poll_fn(|context| {
+                        let next = std::pin::pin!(intents.next());
+                        std::task::Poll::Ready(next.poll(context).is_pending())
+                    });
+                    assert!(polled.await);
                 });
-                assert!(polled.await);
-            });
-        });
-        assert!(status.success());
+            },
+            |status| assert!(status.success()),
+        );
     }
 
     #[test]
     fn a_second_signal_kills_a_draining_process_that_is_stuck() {
         let test = "a_second_signal_kills_a_draining_process_that_is_stuck";
         for signal in [SIGTERM, SIGINT] {
-            let status = in_a_child(test, signal, |second| {
-                with_intents(async |mut intents| {
-                    raise(SIGTERM).expect("raised");
-                    assert_eq!(
-                        intents.next().await,
-                        Intent::Shutdown(ShutdownTrigger::Terminated)
-                    );
-                    intents.begin_drain();
-                    // Nothing polls the intents here: the handler alone has to do it.
-                    raise(second).expect("raised");
-                });
-            });
-            assert_eq!(status.signal(), Some(signal));
+            in_a_child(
+                test,
+                signal,
+                |second| {
+                    with_intents(async |mut intents| {
+                        raise(SIGTERM).expect("raised");
+                        assert_eq!(
+                            intents.next().await,
+                            Intent::Shutdown(ShutdownTrigger::Terminated)
+                        );
+                        intents.begin_drain();
+                        // Nothing polls the intents here: the handler alone has to do it.
+                        raise(second).expect("raised");
+                    });
+                },
+                |status| assert_eq!(status.signal(), Some(signal)),
+            );
         }
     }
 }

@@ -247,6 +247,23 @@ mod tests {
         }
     }
 
+    #[test]
+    fn zones_are_found_by_name() {
+        let name = "Europe/Berlin";
+        if !ZONE_DIRECTORIES
+            .iter()
+            .any(|directory| std::path::Path::new(directory).join(name).exists())
+        {
+            eprintln!("SKIPPED: this machine has no time zone database");
+            return;
+        }
+        for name in [name, ":Europe/Berlin"] {
+            let zone = zone_by_name(name).expect("the zone is in the database");
+            let summer = Timestamp::new(1_750_000_000, 0).expect("a valid time");
+            assert_eq!(zone.to_offset(summer), jiff::tz::offset(2), "{name}");
+        }
+    }
+
     proptest! {
         #[test]
         fn any_text_becomes_one_line_without_control_characters(text in any::<String>()) {

@@ -184,7 +184,7 @@ impl Queue {
                     let mut failure = std::mem::take(&mut self.state().failure);
                     self.report_failure(&mut failure, descriptor);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(RETRY_PAUSE),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => pause(),
                 // A reader that went away may come back (a named pipe), a full disk may
                 // be emptied: these lines are lost, the next ones are tried again.
                 Err(error) => {
@@ -234,6 +234,14 @@ fn write_lines(descriptor: &mut Box<dyn Write + Send>, lines: &[u8]) -> (usize, 
         }
     }
     (written, Ok(()))
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the log's own thread, for which nobody waits"
+)]
+fn pause() {
+    thread::sleep(RETRY_PAUSE);
 }
 
 /// As many whole lines as fit one write, or the first line alone.

@@ -277,7 +277,8 @@ mod tests {
 
     #[test]
     fn events_reach_the_metrics_they_are_documented_to() {
-        let cases: [(&str, fn(&Registry), &[&str]); 8] = [
+        type Case = (&'static str, fn(&Registry), &'static [&'static str]);
+        let cases: [Case; 8] = [
             (
                 "accepted",
                 Registry::connection_accepted,

@@ -398,7 +398,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_look_up_that_never_answers_ends_at_the_deadline() {
-        let (release, gate) = std::sync::mpsc::channel::<()>();
+        let (release, gate) = std::sync::mpsc::sync_channel::<()>(1);
         let gate = std::sync::Mutex::new(gate);
         let resolver = Resolver::asking(move |host| {
             gate.lock().expect("gate").recv().ok();

@@ -207,11 +207,13 @@ fn listen_unix(name: UnixName, backlog: i32) -> Result<Listener, ListenError> {
         (result, _) => result,
     };
     bound.map_err(failed("bind"))?;
+    // Nothing in between: a path that exists is taken for one that answers.
+    let listening = socket.listen(backlog);
     let file = match &name {
         UnixName::Path(path) => SocketFile::at(path),
         UnixName::Abstract(_) | UnixName::Unnamed => None,
     };
-    socket.listen(backlog).map_err(failed("listen"))?;
+    listening.map_err(failed("listen"))?;
     let local = match &name {
         UnixName::Unnamed => Label::unix(&socket.local_addr().map_err(failed("getsockname"))?),
         UnixName::Path(_) | UnixName::Abstract(_) => Label::Unix(Some(Arc::new(name))),

@@ -454,7 +454,7 @@ mod tests {
     #[tokio::test]
     async fn those_who_ask_for_one_name_at_one_time_share_one_look_up() {
         let asked = Arc::new(AtomicUsize::new(0));
-        let (open, gate) = std::sync::mpsc::channel::<()>();
+        let (open, gate) = std::sync::mpsc::sync_channel::<()>(3);
         let gate = Mutex::new(gate);
         let counter = Arc::clone(&asked);
         let resolver = Resolver::asking(move |_| {

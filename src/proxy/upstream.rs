@@ -5,8 +5,8 @@ use tokio::time::Instant;
 
 use super::{Shared, Side, deadline_after, handshake};
 use crate::authorization::Admission;
-use crate::net::{self, Stream};
-use crate::tls::{CLOSE_NOTIFY_ROOM, Established};
+use crate::net::{self, Kind, Stream};
+use crate::tls::Established;
 
 /// The target, reached.
 pub(super) struct Upstream {
@@ -44,7 +44,12 @@ pub(super) async fn reach(
 
 /// What the log says of a dial that was given up because the process is shutting down.
 pub(super) fn canceled_text(shared: &Shared) -> String {
-    format!("dial {}: operation was canceled", shared.target.text())
+    let network = match shared.target.kind() {
+        Kind::Tcp(_) => "tcp ",
+        // Here the address as typed already names the network.
+        Kind::Unix(_) => "",
+    };
+    format!("dial {network}{}: operation was canceled", shared.target.text())
 }
 
 /// Reaches the target and hangs up, without waiting for the target to do the same.
@@ -56,10 +61,7 @@ pub(super) async fn probe(shared: &Shared) -> Result<(), String> {
         tls: Some(mut tls),
     } = upstream
     {
-        let mut alert = [0; CLOSE_NOTIFY_ROOM];
-        if let Ok(length) = tls.session.close(&mut alert) {
-            let _peer_may_be_gone = stream.try_write(alert.get(..length).unwrap_or_default());
-        }
+        let _peer_may_be_gone = stream.try_write(&tls.session.hang_up());
     }
     Ok(())
 }

@@ -99,6 +99,10 @@ impl Workers {
 
 impl Worker {
     fn start(index: usize) -> io::Result<Self> {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "bounded by RLIMIT_NOFILE, see Worker::tasks"
+        )]
         let (tasks, queue) = mpsc::unbounded_channel();
         let runtime = runtime::Builder::new_current_thread()
             .enable_io()

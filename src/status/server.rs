@@ -31,7 +31,7 @@ use crate::metrics::{Registry, json};
 /// How many status connections are served at once; more wait in the backlog. Far above
 /// what monitoring needs, and a bound on what strangers can make the process hold, since
 /// `--max-concurrent-conns` is about the proxy only.
-const MAX_CONNECTIONS: usize = 256;
+pub(super) const MAX_CONNECTIONS: usize = 256;
 
 /// The library's buffer for reading; a longer head is refused with status 431.
 const READ_BUFFER: usize = 16 * 1024;

@@ -2,7 +2,22 @@
 //!
 //! One test binary, so that it links once. `GHOSTUNNEL_BIN` names another binary to test.
 
+mod access;
+mod client;
+mod demo;
+mod deployments;
+mod flags;
 mod half_close;
 mod limits;
+mod load;
+mod local_users;
+mod logging;
+mod metrics;
+mod operator;
 mod pair;
+mod reload;
+mod sandbox;
+mod server;
+mod shutdown;
+mod status;
 mod support;

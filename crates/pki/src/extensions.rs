@@ -119,7 +119,7 @@ impl Extensions {
         };
         match number {
             14 => self.subject_key_id = subject_key_identifier(critical, value)?,
-            15 => self.key_usage = Some(key_usage(value).ok_or(ParseError::Invalid("key usage"))?),
+            15 => self.key_usage = key_usage(value).ok_or(ParseError::Invalid("key usage"))?,
             17 => {
                 let names = AlternativeNames::parse(value)?;
                 let understood = !names.is_empty();
@@ -216,12 +216,21 @@ fn authority_info_access(critical: bool, value: &[u8]) -> Result<(), ParseError>
     }
 }
 
-/// keyCertSign is bit 5, counted from the most significant.
-fn key_usage(value: &[u8]) -> Option<KeyUsage> {
+/// keyCertSign is bit 5, counted from the most significant. An extension in which none
+/// of the nine bits is set restricts nothing: RFC 5280 forbids it, Ghostunnel 1.11.1
+/// took it for absent.
+fn key_usage(value: &[u8]) -> Option<Option<KeyUsage>> {
     let mut reader = Reader::new(value);
     let (_, bits) = reader.bit_string()?;
-    let certificate_sign = bits.first().is_some_and(|first| first & 0b0000_0100 != 0);
-    reader.is_empty().then_some(KeyUsage { certificate_sign })
+    let (first, second) = (
+        bits.first().copied().unwrap_or(0),
+        bits.get(1).copied().unwrap_or(0),
+    );
+    let certificate_sign = first & 0b0000_0100 != 0;
+    let is_set = first != 0 || second & 0b1000_0000 != 0;
+    reader
+        .is_empty()
+        .then_some(is_set.then_some(KeyUsage { certificate_sign }))
 }
 
 fn basic_constraints(value: &[u8]) -> Option<BasicConstraints> {

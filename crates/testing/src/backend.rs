@@ -80,16 +80,18 @@ impl Backend {
 
     /// A backend on a UNIX socket. An old socket file is replaced.
     pub fn unix(path: &Path, behaviour: Behaviour) -> Self {
-        let _ = fs::remove_file(path);
-        let listener = UnixListener::bind(path)
-            .unwrap_or_else(|error| panic!("cannot listen on {}: {error}", path.display()));
-        Self::start(Listener::Unix(listener), path.into(), behaviour, None)
+        Self::start(bind_unix(path), path.into(), behaviour, None)
     }
 
     /// A TLS backend on a free port of 127.0.0.1.
     pub fn tls(server: TlsServer, behaviour: Behaviour) -> Self {
         let (listener, address) = bind_tcp((Ipv4Addr::LOCALHOST, 0).into());
         Self::start(listener, address, behaviour, Some(server))
+    }
+
+    /// A TLS backend on a UNIX socket. An old socket file is replaced.
+    pub fn tls_unix(path: &Path, server: TlsServer, behaviour: Behaviour) -> Self {
+        Self::start(bind_unix(path), path.into(), behaviour, Some(server))
     }
 
     fn start(listener: Listener, address: Address, behaviour: Behaviour, tls: Option<TlsServer>) -> Self {
@@ -193,6 +195,13 @@ fn bind_tcp(address: SocketAddr) -> (Listener, Address) {
     (Listener::Tcp(listener), address.into())
 }
 
+fn bind_unix(path: &Path) -> Listener {
+    let _ = fs::remove_file(path);
+    let listener = UnixListener::bind(path)
+        .unwrap_or_else(|error| panic!("cannot listen on {}: {error}", path.display()));
+    Listener::Unix(listener)
+}
+
 impl Listener {
     fn accept(&self) -> io::Result<Plain> {
         match self {
@@ -208,12 +217,14 @@ impl Shared {
     }
 
     fn accept_until_stopped(self: &Arc<Self>, listener: &Listener) {
-        let mut servants = Vec::new();
+        let mut servants: Vec<JoinHandle<()>> = Vec::new();
         while let Ok(socket) = listener.accept() {
             let socket = Arc::new(socket);
             let Some(connection) = self.register(&socket) else {
                 break;
             };
+            // A thread that has ended keeps its stack for as long as somebody can join it.
+            servants.retain(|servant| !servant.is_finished());
             let shared = Arc::clone(self);
             servants.push(thread::spawn(move || shared.serve(socket, &connection)));
         }

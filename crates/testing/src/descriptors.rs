@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 /// The number of open descriptors.
 pub fn descriptors(pid: u32) -> usize {
     match fs::read_dir(format!("/proc/{pid}/fd")) {
@@ -30,6 +32,16 @@ pub fn descriptor_limits(pid: u32) -> (Option<u64>, Option<u64>) {
         .expect("every process has it");
     let mut numbers = line.split_whitespace().skip(3).map(|field| field.parse().ok());
     (numbers.next().flatten(), numbers.next().flatten())
+}
+
+/// Lets the test itself open as many descriptors as the system permits.
+pub fn raise_descriptor_limit() {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let limit = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    setrlimit(Resource::Nofile, limit).expect("the soft limit may reach the hard one");
 }
 
 /// One thread of a process.
@@ -114,6 +126,13 @@ mod tests {
         assert!(memory.resident >= memory.proportional && memory.proportional > 0);
         assert!(threads(pid).iter().any(|thread| thread.id == pid));
         assert!(descriptor_limits(pid).0.is_some_and(|soft| soft > 10));
+    }
+
+    #[test]
+    fn own_descriptor_limit_rises_to_the_hard_one() {
+        raise_descriptor_limit();
+        let (soft, hard) = descriptor_limits(process::id());
+        assert_eq!(soft, hard);
     }
 
     #[test]

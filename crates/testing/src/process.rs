@@ -3,7 +3,7 @@
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, PipeWriter, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{self, Child, ChildStdin, ExitStatus, Stdio};
@@ -33,11 +33,13 @@ pub fn ghostunnel(built: &str) -> Command {
 pub struct Command {
     program: PathBuf,
     arguments: Vec<OsString>,
+    launcher: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
     inherits_environment: bool,
     directory: Option<PathBuf>,
     descriptor_limit: Option<(&'static str, u32)>,
     has_input: bool,
+    output: Option<PipeWriter>,
 }
 
 impl Command {
@@ -46,11 +48,13 @@ impl Command {
         Self {
             program: program.into(),
             arguments: Vec::new(),
+            launcher: Vec::new(),
             environment: Vec::new(),
             inherits_environment: true,
             directory: None,
             descriptor_limit: None,
             has_input: false,
+            output: None,
         }
     }
 
@@ -105,9 +109,41 @@ impl Command {
         self
     }
 
+    /// Starts a copy of the program in this directory, for users who can't reach the original.
+    #[track_caller]
+    pub fn copied_to(&mut self, directory: &Path) -> &mut Self {
+        let copy = directory.join(self.program.file_name().expect("a program has a name"));
+        if let Err(error) = std::fs::copy(&self.program, &copy) {
+            panic!("cannot copy {}: {error}", self.program.display());
+        }
+        self.program = copy;
+        self
+    }
+
+    /// Starts it by way of another program, which is given its command line as last arguments
+    /// and becomes it under the same process id: `setpriv --reuid=…`, `strace -D …`.
+    pub fn through(
+        &mut self,
+        program: &Path,
+        arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
+    ) -> &mut Self {
+        self.launcher = vec![program.into()];
+        self.launcher
+            .extend(arguments.into_iter().map(|argument| argument.as_ref().to_owned()));
+        self
+    }
+
     /// Opens a pipe to its standard input, for [`Process::write_input`]; otherwise it is empty.
     pub fn with_input(&mut self) -> &mut Self {
         self.has_input = true;
+        self
+    }
+
+    /// Sends its standard output into a pipe of the test's, for readers that are slow or go
+    /// away. The [`Process`] then sees standard error only. The pipe ends when the process
+    /// and this command are gone.
+    pub fn output_to(&mut self, writer: PipeWriter) -> &mut Self {
+        self.output = Some(writer);
         self
     }
 
@@ -127,7 +163,10 @@ impl Command {
         } else {
             Stdio::null()
         });
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdout(self.output.as_ref().map_or_else(Stdio::piped, |writer| {
+            writer.try_clone().expect("a pipe can be handed on").into()
+        }));
+        command.stderr(Stdio::piped());
         match command.spawn() {
             Ok(child) => Process::new(self.to_string_lossy(), child),
             Err(error) => panic!("cannot start {}: {error}", self.to_string_lossy()),
@@ -141,19 +180,16 @@ impl Command {
     }
 
     fn launcher(&self) -> process::Command {
-        let mut command = match self.descriptor_limit {
-            None => process::Command::new(&self.program),
-            Some((option, limit)) => {
-                // A shell lowers the limit and becomes the program: same process id.
-                let mut shell = process::Command::new("/bin/sh");
-                shell
-                    .arg("-c")
-                    .arg(format!("ulimit {option} {limit}; exec \"$0\" \"$@\""))
-                    .arg(&self.program);
-                shell
-            }
-        };
-        command.args(&self.arguments);
+        let mut words = self.launcher.clone();
+        if let Some((option, limit)) = self.descriptor_limit {
+            // A shell lowers the limit and becomes the program: same process id.
+            let script = format!("ulimit {option} {limit}; exec \"$0\" \"$@\"");
+            words.extend(["/bin/sh".into(), "-c".into(), script.into()]);
+        }
+        words.push(self.program.clone().into());
+        words.extend_from_slice(&self.arguments);
+        let mut command = process::Command::new(&words[0]);
+        command.args(&words[1..]);
         command
     }
 
@@ -237,7 +273,10 @@ struct LogState {
 impl Process {
     fn new(command: String, mut child: Child) -> Self {
         let log = Arc::new(Log::default());
-        log.follow(child.stdout.take().expect("piped"), Line::Out);
+        match child.stdout.take() {
+            Some(stdout) => log.follow(stdout, Line::Out),
+            None => log.lock().ended_streams += 1,
+        }
         log.follow(child.stderr.take().expect("piped"), Line::Err);
         let input = Mutex::new(child.stdin.take());
         Self {
@@ -472,6 +511,7 @@ impl LogState {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
     use super::*;
@@ -548,6 +588,30 @@ mod tests {
         let (soft, hard) = descriptor_limits(process.id());
         assert_eq!(soft, Some(63));
         assert_ne!(hard, Some(63));
+    }
+
+    #[test]
+    fn output_goes_to_the_given_pipe_and_errors_do_not() {
+        let (mut reader, writer) = io::pipe().expect("a pipe");
+        let mut command = shell("echo out; echo err >&2");
+        let output = command.output_to(writer).run();
+        drop(command);
+        assert_eq!((output.stdout.as_str(), output.stderr.as_str()), ("", "err\n"));
+        let mut text = String::new();
+        reader.read_to_string(&mut text).expect("text");
+        assert_eq!(text, "out\n");
+    }
+
+    #[test]
+    fn another_program_can_become_it_under_the_same_process_id() {
+        let process = shell("echo $A $$; read line")
+            .through(Path::new("/usr/bin/env"), ["A=launched"])
+            .with_input()
+            .start();
+        assert_eq!(
+            process.wait_for_line("launched"),
+            format!("launched {}", process.id())
+        );
     }
 
     #[test]

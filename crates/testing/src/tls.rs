@@ -7,12 +7,14 @@ use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
     ClientConfig, ClientConnection, Connection, HandshakeKind, ProtocolVersion, RootCertStore, ServerConfig,
     ServerConnection, SupportedProtocolVersion,
 };
 
 use crate::ca::{Authority, Issued};
+use crate::forge::Forger;
 use crate::stream::{Address, End, Plain};
 
 /// A TLS version to insist on.
@@ -30,6 +32,9 @@ static ONLY_V12: Versions = &[&rustls::version::TLS12];
 static ONLY_V13: Versions = &[&rustls::version::TLS13];
 
 impl Version {
+    /// All there are.
+    pub const BOTH: [Self; 2] = [Self::V12, Self::V13];
+
     fn only(self) -> Versions {
         match self {
             Self::V12 => ONLY_V12,
@@ -102,10 +107,15 @@ impl TlsClient {
 
     /// Shakes hands over a stream that is connected already.
     pub fn handshake(&self, socket: Plain) -> Result<TlsPeer, End> {
+        TlsPeer::handshake(self.session(), Arc::new(socket))
+    }
+
+    /// A session without a socket, for whoever carries its bytes himself.
+    pub fn session(&self) -> Connection {
         let config = self.config.get_or_init(|| Arc::new(self.build()));
         let name = ServerName::try_from(self.server_name.clone()).expect("a DNS name or IP address");
         let session = ClientConnection::new(Arc::clone(config), name).expect("a client can always start");
-        TlsPeer::handshake(session.into(), Arc::new(socket))
+        session.into()
     }
 
     fn build(&self) -> ClientConfig {
@@ -115,13 +125,12 @@ impl TlsClient {
             .with_root_certificates(Arc::clone(&self.roots));
         let mut config = match &self.identity {
             None => builder.with_no_client_auth(),
-            Some(identity) => builder
-                .with_client_auth_cert(identity.chain(), identity.private_key())
-                .expect("an issued key fits its certificate"),
+            Some(identity) => builder.with_client_cert_resolver(certified(identity)),
         };
         if !self.resumes {
             config.resumption = Resumption::disabled();
         }
+        config.enable_secret_extraction = true;
         config
     }
 }
@@ -172,8 +181,13 @@ impl TlsServer {
     }
 
     pub(crate) fn handshake_shared(&self, socket: Arc<Plain>) -> Result<TlsPeer, End> {
+        TlsPeer::handshake(self.session(), socket)
+    }
+
+    /// A session without a socket, for whoever carries its bytes himself.
+    pub fn session(&self) -> Connection {
         let session = ServerConnection::new(Arc::clone(&self.config)).expect("a server can always start");
-        TlsPeer::handshake(session.into(), socket)
+        session.into()
     }
 
     fn build(identity: &Issued, clients: &ClientCertificates, versions: Versions) -> Self {
@@ -189,10 +203,10 @@ impl TlsServer {
             .with_protocol_versions(versions)
             .expect("the provider serves both versions")
             .with_client_cert_verifier(verifier.expect("there is a root"))
-            .with_single_cert(identity.chain(), identity.private_key())
-            .expect("an issued key fits its certificate");
+            .with_cert_resolver(certified(identity));
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
+        config.enable_secret_extraction = true;
         Self {
             config: Arc::new(config),
         }
@@ -205,6 +219,14 @@ fn roots(authority: &Authority) -> Arc<RootCertStore> {
         .add(authority.trust_anchor())
         .expect("an authority is a trust anchor");
     Arc::new(roots)
+}
+
+/// Certificate and key as they are: rustls' own way refuses a key that does not belong to the
+/// certificate, and certificates of version 1.
+fn certified(identity: &Issued) -> Arc<SingleCertAndKey> {
+    let key =
+        aws_lc_rs::sign::any_supported_type(&identity.private_key()).expect("keys of all kinds can sign");
+    Arc::new(CertifiedKey::new(identity.chain(), key).into())
 }
 
 fn provider() -> Arc<CryptoProvider> {
@@ -271,6 +293,11 @@ impl TlsPeer {
         self.session.send_close_notify();
         // A peer that is gone already shows when the test reads.
         let _ = self.flush();
+    }
+
+    /// The keys and the stream, for whoever wants to break the rules.
+    pub fn into_forger(self) -> (Forger, Arc<Plain>) {
+        (Forger::new(self.session), self.socket)
     }
 
     /// Closes the connection without close_notify.
@@ -445,7 +472,7 @@ mod tests {
     #[test]
     fn both_sides_know_each_other_in_both_versions() {
         let pki = Pki::new();
-        for version in [Version::V12, Version::V13] {
+        for version in Version::BOTH {
             let server = TlsServer::new(&pki.server, &ClientCertificates::required(&pki.authority));
             let backend = Backend::tls(server, Behaviour::Echo);
             let client = TlsClient::trusting(&pki.authority)
@@ -488,6 +515,22 @@ mod tests {
         assert_eq!(
             backend.connection(1).wait_end(),
             End::Alert(AlertDescription::UnknownCA)
+        );
+    }
+
+    #[test]
+    fn certificates_do_not_help_without_their_key() {
+        let pki = Pki::new();
+        let server = TlsServer::new(&pki.server, &ClientCertificates::required(&pki.authority));
+        let backend = Backend::tls(server, Behaviour::Echo);
+        let thief = pki.client.clone().with_key_of(&pki.stranger);
+        let mut peer = TlsClient::trusting(&pki.authority)
+            .identity(&thief)
+            .connect(backend.address())
+            .expect("not refused yet");
+        assert_eq!(
+            read_to_end(&mut peer).1,
+            End::Alert(AlertDescription::DecryptError)
         );
     }
 

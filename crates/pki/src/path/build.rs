@@ -2,7 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{Hint, PathError, TrustAnchors, check, constraints, signature};
+use super::signature::{self, SignatureError};
+use super::{Hint, PathError, TrustAnchors, check, constraints};
 use crate::certificate::Certificate;
 use crate::time::Time;
 
@@ -65,7 +66,7 @@ enum Place {
 /// Why a candidate is not the next certificate of the chain.
 enum Rejection {
     /// It cannot have signed. That by itself is no more than a hint.
-    NotSigner(String),
+    NotSigner(SignatureError),
     /// It signed, but no chain leads through it.
     Unusable(PathError),
 }
@@ -86,12 +87,12 @@ impl Search<'_> {
             match self.consider(place, &candidate, &child, chain) {
                 Ok(()) => {}
                 Err(Rejection::NotSigner(reason)) => {
-                    hint.get_or_insert_with(|| Hint::new(&reason, &candidate));
+                    hint.get_or_insert(Hint {
+                        reason,
+                        authority: candidate,
+                    });
                 }
-                Err(Rejection::Unusable(error)) => {
-                    hint.get_or_insert_with(|| Hint::new(&error, &candidate));
-                    failure = Some(error);
-                }
+                Err(Rejection::Unusable(error)) => failure = Some(error),
             }
         }
         if self.found.len() > before {
@@ -113,7 +114,7 @@ impl Search<'_> {
         }
         check::may_sign(candidate)
             .and_then(|()| signature::verify(child, candidate))
-            .map_err(|error| Rejection::NotSigner(error.to_string()))?;
+            .map_err(Rejection::NotSigner)?;
         check::own(candidate, self.now).map_err(Rejection::Unusable)?;
         if place == Place::Intermediate {
             check::is_intermediate_authority(candidate).map_err(Rejection::Unusable)?;
@@ -171,11 +172,13 @@ fn plausibility(child: &Certificate, parent: &Certificate) -> u8 {
 /// Whether the chain already has this subject with this key and these alternative names
 /// (RFC 4158, section 5.2): going round in a circle proves nothing.
 fn is_repeated(candidate: &Certificate, chain: &[Certificate]) -> bool {
-    let names =
-        |certificate: &Certificate| certificate.alternative_names().map(|names| names.encoded.clone());
     chain.iter().any(|certificate| {
         certificate.subject() == candidate.subject()
             && certificate.subject_public_key_info() == candidate.subject_public_key_info()
-            && names(certificate) == names(candidate)
+            && encoded_names(certificate) == encoded_names(candidate)
     })
+}
+
+fn encoded_names(certificate: &Certificate) -> Option<&[u8]> {
+    certificate.alternative_names().map(|names| &*names.encoded)
 }

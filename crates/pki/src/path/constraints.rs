@@ -4,14 +4,15 @@
 //! other kind makes a critical extension unhandled. A name that no constraint of its kind
 //! speaks of is allowed. Common names are not looked at.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::net::IpAddr;
 
 use super::PathError;
 use crate::certificate::Certificate;
 use crate::der::{Reader, tag};
 use crate::error::ParseError;
-use crate::extensions::AlternativeNames;
+use crate::extensions::{AlternativeNames, ip_address};
 use crate::quote::Quoted;
 use crate::strings;
 use crate::uri::{Uri, is_domain};
@@ -114,8 +115,8 @@ struct Domains {
     trees: HashSet<String>,
     /// `.example.com`, without the dot: only what is below.
     below: HashSet<String>,
-    /// Parents of `trees`: a wildcard there would reach into one of them.
-    parents: HashSet<String>,
+    /// One of `trees` by its parent: a wildcard for the parent's names would reach into it.
+    children: HashMap<String, String>,
     /// Length of the longest entry: longer suffixes need no look-up.
     longest: usize,
 }
@@ -134,7 +135,7 @@ impl Domains {
             self.below.insert(domain);
         } else {
             if let Some((_, parent)) = domain.split_once('.') {
-                self.parents.insert(parent.to_owned());
+                self.children.insert(parent.to_owned(), domain.clone());
             }
             self.trees.insert(domain);
         }
@@ -145,37 +146,40 @@ impl Domains {
         !self.everything && self.trees.is_empty() && self.below.is_empty()
     }
 
-    /// Whether a constraint covers `domain`; an empty domain only by the empty constraint.
-    fn cover(&self, domain: &str, budget: &mut Budget) -> Result<bool, PathError> {
+    /// The constraint that covers `domain`, if any. Only the empty one covers an empty domain.
+    fn covering(&self, domain: &str, budget: &mut Budget) -> Result<Option<String>, PathError> {
         if self.is_empty() {
-            return Ok(false);
+            return Ok(None);
         }
         budget.spend(1)?;
         if self.everything {
-            return Ok(true);
+            return Ok(Some(String::new()));
         }
         let domain = domain.to_ascii_lowercase();
         if self.trees.contains(&domain) {
-            return Ok(true);
+            return Ok(Some(domain));
         }
         for (dot, _) in domain.match_indices('.') {
             budget.spend(1)?;
-            let suffix = domain
-                .get(dot..)
-                .and_then(|suffix| suffix.strip_prefix('.'))
-                .unwrap_or("");
-            if suffix.len() <= self.longest && (self.trees.contains(suffix) || self.below.contains(suffix)) {
-                return Ok(true);
+            let with_dot = domain.get(dot..).unwrap_or("");
+            let suffix = with_dot.strip_prefix('.').unwrap_or("");
+            if suffix.len() > self.longest {
+                continue;
+            }
+            if self.trees.contains(suffix) {
+                return Ok(Some(suffix.to_owned()));
+            }
+            if self.below.contains(suffix) {
+                return Ok(Some(with_dot.to_owned()));
             }
         }
-        Ok(false)
+        Ok(None)
     }
 
-    /// Whether `domain` is a wildcard for names of which some are covered.
-    fn reached_by_wildcard(&self, domain: &str) -> bool {
-        domain
-            .strip_prefix("*.")
-            .is_some_and(|parent| self.parents.contains(&parent.to_ascii_lowercase()))
+    /// Of a wildcard, a constraint that covers some of the names it stands for.
+    fn reached_by_wildcard(&self, domain: &str) -> Option<String> {
+        let parent = domain.strip_prefix("*.")?.to_ascii_lowercase();
+        self.children.get(&parent).cloned()
     }
 }
 
@@ -278,6 +282,15 @@ impl Network {
     }
 }
 
+/// `10.0.0.0/8`
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ones: u32 = self.mask.iter().map(|byte| byte.count_ones()).sum();
+        let base = ip_address(&self.base).ok_or(fmt::Error)?;
+        write!(f, "{base}/{ones}")
+    }
+}
+
 struct Budget(usize);
 
 impl Budget {
@@ -325,14 +338,16 @@ impl NameConstraints {
             name: name.to_owned(),
         };
         let mailbox = Mailbox::parse(name).ok_or_else(unparsable)?;
-        let mut covered = |subtrees: &Subtrees| {
+        let mut covering = |subtrees: &Subtrees| {
             budget.spend(subtrees.mailboxes.len())?;
-            Ok(subtrees.mailboxes.contains(&mailbox)
-                || subtrees.mail_domains.cover(&mailbox.domain, budget)?)
+            if subtrees.mailboxes.contains(&mailbox) {
+                return Ok(Some(name.to_owned()));
+            }
+            subtrees.mail_domains.covering(&mailbox.domain, budget)
         };
         let unconstrained = self.permitted.mail_domains.is_empty() && self.permitted.mailboxes.is_empty();
-        let excluded = covered(&self.excluded)?;
-        let permitted = unconstrained || covered(&self.permitted)?;
+        let excluded = covering(&self.excluded)?;
+        let permitted = unconstrained || covering(&self.permitted)?.is_some();
         verdict("email address", name, excluded, permitted)
     }
 
@@ -343,8 +358,9 @@ impl NameConstraints {
                 name: name.to_owned(),
             });
         }
-        let excluded = self.excluded.dns.cover(name, budget)? || self.excluded.dns.reached_by_wildcard(name);
-        let permitted = self.permitted.dns.is_empty() || self.permitted.dns.cover(name, budget)?;
+        let excluded = self.excluded.dns.covering(name, budget)?;
+        let excluded = excluded.or_else(|| self.excluded.dns.reached_by_wildcard(name));
+        let permitted = self.permitted.dns.is_empty() || self.permitted.dns.covering(name, budget)?.is_some();
         verdict("DNS name", name, excluded, permitted)
     }
 
@@ -371,8 +387,8 @@ impl NameConstraints {
         if host.parse::<IpAddr>().is_ok() {
             return Err(incomparable("IP"));
         }
-        let excluded = self.excluded.uri.cover(host, budget)?;
-        let permitted = self.permitted.uri.is_empty() || self.permitted.uri.cover(host, budget)?;
+        let excluded = self.excluded.uri.covering(host, budget)?;
+        let permitted = self.permitted.uri.is_empty() || self.permitted.uri.covering(host, budget)?.is_some();
         verdict("URI", &uri.text, excluded, permitted)
     }
 
@@ -381,12 +397,13 @@ impl NameConstraints {
             IpAddr::V4(address) => address.octets().to_vec(),
             IpAddr::V6(address) => address.octets().to_vec(),
         };
-        let mut covered = |networks: &[Network]| {
+        let mut covering = |networks: &[Network]| {
             budget.spend(networks.len())?;
-            Ok::<_, PathError>(networks.iter().any(|network| network.contains(&bytes)))
+            let network = networks.iter().find(|network| network.contains(&bytes));
+            Ok::<_, PathError>(network.map(Network::to_string))
         };
-        let excluded = covered(&self.excluded.networks)?;
-        let permitted = self.permitted.networks.is_empty() || covered(&self.permitted.networks)?;
+        let excluded = covering(&self.excluded.networks)?;
+        let permitted = self.permitted.networks.is_empty() || covering(&self.permitted.networks)?.is_some();
         verdict(
             "IP address",
             &address.to_canonical().to_string(),
@@ -397,11 +414,12 @@ impl NameConstraints {
 }
 
 /// Excluded names are refused even if they are permitted as well.
-fn verdict(kind: &str, name: &str, excluded: bool, permitted: bool) -> Result<(), PathError> {
+fn verdict(kind: &str, name: &str, excluded: Option<String>, permitted: bool) -> Result<(), PathError> {
     let name = Quoted(name);
-    if excluded {
+    if let Some(constraint) = excluded {
+        let constraint = Quoted(&constraint);
         return Err(PathError::NameConstraint(format!(
-            "{kind} {name} is excluded by a constraint"
+            "{kind} {name} is excluded by constraint {constraint}"
         )));
     }
     if !permitted {

@@ -5,6 +5,14 @@
 //! anchor needs no issuer, and anchors are checked like any other certificate (validity,
 //! constraints, usage) instead of being reduced to a name and a key.
 //!
+//! Known differences from its verdicts, each stricter and each about certificates that
+//! hardly exist: bytes behind the last element of a structure are refused everywhere;
+//! so are extensions in certificates of version 1 or 2, negative policy constraints, and
+//! hosts with several colons in URIs. Keys on P-224, DSA keys and RSA keys beyond 8192
+//! bits never prove a signature, RSA keys below 2048 bits only with PKCS#1 and SHA-256 or
+//! SHA-512. A policy mapping that names anyPolicy always fails the chain. More than 250,000
+//! steps of comparing names with constraints do too.
+//!
 //! `build` searches, `check` judges one certificate in its place, `constraints` and
 //! `policy` judge whole chains, `signature` asks the cryptography library.
 
@@ -20,6 +28,7 @@ use crate::certificate::Certificate;
 use crate::hostname;
 use crate::quote::Quoted;
 use crate::time::Time;
+use signature::SignatureError;
 
 /// The certificates that an operator trusts.
 #[derive(Debug, Clone, Default)]
@@ -246,8 +255,7 @@ pub enum PathError {
 /// A candidate authority and why it was passed over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hint {
-    /// What was wrong, as text.
-    reason: String,
+    reason: SignatureError,
     authority: Certificate,
 }
 
@@ -256,20 +264,13 @@ impl std::fmt::Display for Hint {
         write!(
             f,
             " (possibly because of {} while trying to verify candidate authority certificate {})",
-            Quoted(&self.reason),
+            Quoted(&self.reason.to_string()),
             Quoted(&self.label())
         )
     }
 }
 
 impl Hint {
-    fn new(reason: &impl ToString, authority: &Certificate) -> Self {
-        Self {
-            reason: reason.to_string(),
-            authority: authority.clone(),
-        }
-    }
-
     /// Common name, else organization, else serial number.
     fn label(&self) -> String {
         let subject = self.authority.subject();
@@ -284,8 +285,15 @@ impl Hint {
     }
 }
 
+/// Serial numbers have at most 20 bytes (RFC 5280, section 4.1.2.2). Longer ones are
+/// accepted but not converted, which takes time by the square of their length.
+const SERIAL_SHOWN: usize = 64;
+
 /// A big-endian number in decimal.
 fn decimal(bytes: &[u8]) -> String {
+    if bytes.len() > SERIAL_SHOWN {
+        return format!("({} bytes)", bytes.len());
+    }
     let mut digits = vec![0u8];
     for &byte in bytes {
         let mut carry = u32::from(byte);
@@ -362,6 +370,7 @@ mod tests {
             (&[0xff], "255"),
             (&[1, 0, 0], "65536"),
             (&[0xff; 16], "340282366920938463463374607431768211455"),
+            (&[0xff; 65], "(65 bytes)"),
         ] {
             assert_eq!(decimal(bytes), expected);
         }
