@@ -19,5 +19,6 @@ mod reload;
 mod sandbox;
 mod server;
 mod shutdown;
+mod sockets;
 mod status;
 mod support;

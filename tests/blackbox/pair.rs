@@ -74,22 +74,10 @@ pub(crate) const ROUTES: [Route; 6] = [
 /// A command line for a tunnel between any two addresses, which admits everybody that the
 /// authority of `pki` vouches for.
 pub(crate) fn command(mode: Mode, pki: &Pki, listen: &str, target: &str) -> Command {
-    let (word, files) = match mode {
-        Mode::Server => ("server", &pki.server_files),
-        Mode::Client => ("client", &pki.client_files),
-    };
-    let mut command = support::ghostunnel();
-    command
-        .arg(word)
-        .flag("--listen", listen)
-        .flag("--target", target)
-        .flag("--cacert", &pki.ca_file)
-        .flag("--cert", &files.certificate)
-        .flag("--key", &files.key);
-    if mode == Mode::Server {
-        command.arg("--allow-all");
+    match mode {
+        Mode::Server => support::server_at(pki, listen, target),
+        Mode::Client => support::client_at(pki, listen, target),
     }
-    command
 }
 
 /// A running tunnel, and what is needed to make connections through it.
