@@ -57,7 +57,7 @@ pub(super) fn run(run: Run) -> ExitCode {
                 info!("{line}");
             }
             log.flush(LAST_LINES);
-            eprintln!("error: {}", error.cause);
+            super::complain(&format!("error: {}\n", error.cause));
             ExitCode::FAILURE
         }
     }

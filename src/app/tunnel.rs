@@ -7,6 +7,7 @@ use tracing::{info, warn};
 use super::startup::StartError;
 use crate::config::{Mode, Tunnel};
 use crate::credentials::{Credentials, Store};
+use crate::net::LookupError;
 use crate::proxy::{Proxy, Side, Surroundings};
 use crate::tls::{ClientConfigs, ServerConfigs};
 
@@ -62,10 +63,24 @@ fn load_credentials(config: &Tunnel) -> Result<Store, StartError> {
 fn check_target(config: &Tunnel) -> Result<(), StartError> {
     if config.resolve_at_start {
         let checked = config.target.check_resolves();
-        checked.map_err(|error| StartError::new("error: invalid target address", error))?;
+        checked.map_err(|error| {
+            let cause = format!("{error}{}", target_remedy(&error));
+            StartError::new("error: invalid target address", cause)
+        })?;
     }
     info!("using target address {}", config.target.text());
     Ok(())
+}
+
+/// What to change when the target has no address, as the end of a message.
+fn target_remedy(error: &LookupError) -> &'static str {
+    match error {
+        LookupError::Port(error) => error.remedy(),
+        LookupError::NoSuchHost(_) | LookupError::Failed { .. } => {
+            " (correct the host in --target, or start without this check by --skip-resolve)"
+        }
+        LookupError::NoSuchZone(_) | LookupError::NotLoopback { .. } => "",
+    }
 }
 
 fn side(config: &Tunnel, credentials: &Credentials) -> Result<Side, StartError> {

@@ -9,7 +9,7 @@ use crate::net::AddressError;
 pub(super) enum GlobalError {
     #[error("--enable-shutdown requires --status to be set")]
     ShutdownWithoutStatus,
-    #[error("invalid --status address: {0}")]
+    #[error("invalid --status address: {}{}", .0, .0.remedy())]
     StatusAddress(AddressError),
     #[error("invalid --status network {0:?}: http(s):// scheme requires a HOST:PORT target")]
     StatusNetwork(&'static str),
@@ -64,7 +64,7 @@ pub enum ConfigError {
     #[error("--target must be unix:PATH or localhost:PORT (unless --unsafe-target is set)")]
     TargetNotLocal,
     /// A target that is no address.
-    #[error("invalid --target address: {0}")]
+    #[error("invalid --target address: {}{}", .0, .0.remedy())]
     TargetAddress(AddressError),
     /// A server's target that can only be listened on.
     #[error(
@@ -80,7 +80,7 @@ pub enum ConfigError {
     )]
     ListenNotLocal,
     /// A listen address that is no address.
-    #[error("invalid --listen address: {0}")]
+    #[error("invalid --listen address: {}{}", .0, .0.remedy())]
     ListenAddress(AddressError),
     /// A socket to be inherited.
     #[error("invalid --listen network {0:?}: this version does not have socket activation yet")]

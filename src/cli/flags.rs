@@ -524,6 +524,44 @@ pub(super) fn find(name: &str, command: Option<CommandWord>) -> Option<&'static 
         .find(|flag| flag.name == name || flag.aliases.contains(&name))
 }
 
+/// The visible flag that `name` was most likely meant to be, if it is a slip or two away.
+pub(super) fn most_similar(name: &str, command: Option<CommandWord>) -> Option<&'static Flag> {
+    const SLIPS: usize = 2;
+    // Short names are two slips away from anything.
+    const SHORTEST: usize = 4;
+    // What nobody typed by hand is not worth comparing.
+    const LONGEST: usize = 64;
+    if !(SHORTEST..=LONGEST).contains(&name.len()) {
+        return None;
+    }
+    FLAGS
+        .iter()
+        .filter(|flag| !flag.hidden && flag.scope.covers(command))
+        .map(|flag| (distance(name, flag.name), flag))
+        .filter(|(distance, _)| *distance <= SLIPS)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, flag)| flag)
+}
+
+/// How many letters must be put in, taken out or exchanged to make one text of the other
+/// (the Levenshtein distance), row by row of the usual table.
+fn distance(one: &str, other: &str) -> usize {
+    let mut row: Vec<usize> = (0..=other.chars().count()).collect();
+    for (line, letter) in one.chars().enumerate() {
+        let mut diagonal = line;
+        let mut left = line.saturating_add(1);
+        let mut next = vec![left];
+        for (above, other) in row.iter().skip(1).zip(other.chars()) {
+            let exchanged = diagonal.saturating_add(usize::from(letter != other));
+            left = exchanged.min(left.saturating_add(1)).min(above.saturating_add(1));
+            next.push(left);
+            diagonal = *above;
+        }
+        row = next;
+    }
+    row.last().copied().unwrap_or_default()
+}
+
 /// A flag of Ghostunnel 1.11.1 that this version does not have yet.
 pub(super) struct Unbuilt {
     pub(super) name: &'static str,

@@ -25,6 +25,15 @@ use crate::logging;
 /// Looks up an environment variable.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
+/// The environment variables that stand for flags, also those of flags that do not exist yet.
+pub fn variables() -> impl Iterator<Item = &'static str> {
+    let unbuilt = flags::UNBUILT_VARIABLES.iter().map(|(variable, _)| *variable);
+    flags::FLAGS
+        .iter()
+        .filter_map(|flag| flag.variable)
+        .chain(unbuilt)
+}
+
 /// Reads the command line. The first of `argv` is the program's name.
 pub fn parse(argv: &[OsString], environment: Environment<'_>) -> Result<Command, UsageError> {
     parse::parse(argv, environment)

@@ -19,8 +19,11 @@ const PROGRAM: &str = "ghostunnel";
 enum ParseError {
     #[error(transparent)]
     Token(#[from] TokenError),
-    #[error("unknown long flag '--{0}'")]
-    UnknownLong(String),
+    #[error("unknown long flag '--{name}'{}", hint(.name, *.command))]
+    UnknownLong {
+        name: String,
+        command: Option<CommandWord>,
+    },
     #[error("unknown short flag '-{0}'")]
     UnknownShort(String),
     #[error("--{0} is a flag of ghostunnel 1.11.1 that this version does not have yet")]
@@ -241,7 +244,10 @@ impl Line {
         };
         match flags::find_unbuilt(name, self.command).or_else(positive) {
             Some(_) => ParseError::Unbuilt(name.to_owned()),
-            None => ParseError::UnknownLong(name.to_owned()),
+            None => ParseError::UnknownLong {
+                name: name.to_owned(),
+                command: self.command,
+            },
         }
     }
 
@@ -287,6 +293,22 @@ impl Line {
         let mut warnings: Vec<String> = self.flags.iter().filter_map(warning).collect();
         warnings.dedup();
         warnings
+    }
+}
+
+/// Where an unknown flag would be known, or which known one it resembles.
+fn hint(name: &str, command: Option<CommandWord>) -> String {
+    let homes: Vec<&str> = CommandWord::ALL
+        .into_iter()
+        .filter(|home| flags::find(name, Some(*home)).is_some())
+        .map(CommandWord::word)
+        .collect();
+    if !homes.is_empty() {
+        return format!(" (it is known after the command {})", homes.join(" or "));
+    }
+    match flags::most_similar(name, command) {
+        Some(flag) => format!(" (did you mean --{}?)", flag.name),
+        None => String::new(),
     }
 }
 

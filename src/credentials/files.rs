@@ -11,7 +11,7 @@ use std::time::SystemTime;
 use ghostunnel_keystore::{Block, DetectError, Entry, Format, blocks};
 use zeroize::Zeroizing;
 
-use super::LoadError;
+use super::{KeyPairError, LoadError};
 
 /// How much of a certificate, key or keystore file is read. What lies beyond is ignored, as
 /// in Ghostunnel 1.11.1; no real file comes near.
@@ -77,17 +77,64 @@ pub enum FileProblem {
     },
 }
 
+impl FileProblem {
+    /// Whether the text says already what to do about it.
+    fn names_its_remedy(&self) -> bool {
+        match self {
+            Self::Unsupported { .. }
+            | Self::Detect {
+                error: DetectError::Unknown,
+                ..
+            } => true,
+            Self::Open(_)
+            | Self::Read(_)
+            | Self::ReadFirstBytes(_)
+            | Self::Detect { .. }
+            | Self::NoBlocks { .. } => false,
+        }
+    }
+}
+
+/// Which flag named a file, for those who have to correct it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// `--cert`
+    Certificate,
+    /// `--key`
+    Key,
+    /// `--keystore`
+    Keystore,
+}
+
+impl Role {
+    /// What to change, as the end of a message about this problem.
+    pub(super) fn remedy(self, problem: &FileProblem) -> &'static str {
+        match self {
+            _ if problem.names_its_remedy() => "",
+            Self::Certificate => "; --cert must name a readable PEM file with the certificate chain",
+            Self::Key => "; --key must name a readable PEM file with the private key",
+            Self::Keystore => {
+                "; --keystore must name a readable PEM file with certificate chain and private key"
+            }
+        }
+    }
+}
+
 /// The contents of `--cert` and `--key`. Both are PEM, whatever their names say.
 pub(super) fn read_pair(cert: &Path, key: &Path, reading: &mut Reading) -> Result<Entry, LoadError> {
-    let mut all = read_pem(cert, reading).map_err(|problem| LoadError::certificate(cert, problem))?;
-    all.extend(read_pem(key, reading).map_err(|problem| LoadError::certificate(key, problem))?);
-    Ok(Entry::from_blocks(all)?)
+    let mut all = Vec::new();
+    for (path, role) in [(cert, Role::Certificate), (key, Role::Key)] {
+        let found = read_pem(path, reading);
+        all.extend(found.map_err(|problem| LoadError::certificate(path, role, problem))?);
+    }
+    Entry::from_blocks(all).map_err(|error| LoadError::key_pair(KeyPairError::Entry(error), &[cert, key]))
 }
 
 /// The contents of `--keystore`, in whichever format it has.
 pub(super) fn read_keystore(path: &Path, reading: &mut Reading) -> Result<Entry, LoadError> {
-    let found = keystore_blocks(path, reading).map_err(|problem| LoadError::certificate(path, problem))?;
-    Ok(Entry::from_blocks(found)?)
+    let found = keystore_blocks(path, reading)
+        .map_err(|problem| LoadError::certificate(path, Role::Keystore, problem))?;
+    Entry::from_blocks(found).map_err(|error| LoadError::key_pair(KeyPairError::Entry(error), &[path]))
 }
 
 fn read_pem(path: &Path, reading: &mut Reading) -> Result<Vec<Block>, FileProblem> {

@@ -16,11 +16,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use ghostunnel_keystore::EntryError;
 use ghostunnel_pki::{Certificate, Time, TrustAnchors};
 use tokio::sync::watch;
 
-pub use files::{FileProblem, ReadError};
+pub use files::{FileProblem, ReadError, Role};
 pub use identity::{KeyPairError, OwnIdentity};
 pub use secret::Secret;
 pub use selection::{Identity, Selection, Trust};
@@ -164,7 +163,8 @@ fn read_once(
     };
     let identity = match entry {
         Some(entry) => {
-            let (identity, leaf) = OwnIdentity::new(entry).map_err(LoadError::KeyPair)?;
+            let (identity, leaf) = OwnIdentity::new(entry)
+                .map_err(|error| LoadError::key_pair(error, &files_of(&selection.identity)))?;
             warnings.extend(Warning::on_validity(&identity, &leaf, SystemTime::now()));
             Some(Arc::new(identity))
         }
@@ -186,16 +186,23 @@ fn read_once(
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// A certificate, key or keystore file is no good by itself.
-    #[error("reading certificate file {path:?}: {problem}")]
+    #[error("reading certificate file {path:?}: {problem}{}", .role.remedy(.problem))]
     CertificateFile {
         /// The file.
         path: PathBuf,
+        /// Which flag named it.
+        role: Role,
         /// What is wrong with it.
         problem: FileProblem,
     },
     /// What the files hold does not make a certificate with its key.
-    #[error("parsing X509 key pair: {0}")]
-    KeyPair(KeyPairError),
+    #[error("parsing X509 key pair: {error} (in {files})")]
+    KeyPair {
+        /// What is wrong.
+        error: KeyPairError,
+        /// Where certificate and key came from.
+        files: String,
+    },
     /// The trust anchors beside a certificate could not be loaded.
     #[error("loading trust store: {0}")]
     TrustStore(TrustError),
@@ -211,10 +218,19 @@ pub enum LoadError {
 }
 
 impl LoadError {
-    fn certificate(path: &Path, problem: FileProblem) -> Self {
+    fn certificate(path: &Path, role: Role, problem: FileProblem) -> Self {
         Self::CertificateFile {
             path: path.to_owned(),
+            role,
             problem,
+        }
+    }
+
+    fn key_pair(error: KeyPairError, files: &[&Path]) -> Self {
+        let files: Vec<_> = files.iter().map(|path| path.display().to_string()).collect();
+        Self::KeyPair {
+            error,
+            files: files.join(" and "),
         }
     }
 
@@ -231,14 +247,17 @@ impl LoadError {
         match self {
             Self::CertificateFile { problem, .. } => problem.is_permission_denied(),
             Self::TrustStore(error) | Self::TrustStoreAlone(error) => error.is_permission_denied(),
-            Self::KeyPair(_) | Self::DeniedOnReload(_) => false,
+            Self::KeyPair { .. } | Self::DeniedOnReload(_) => false,
         }
     }
 }
 
-impl From<EntryError> for LoadError {
-    fn from(error: EntryError) -> Self {
-        Self::KeyPair(KeyPairError::Entry(error))
+/// The files of an identity, in the order in which they are read.
+fn files_of(identity: &Identity) -> Vec<&Path> {
+    match identity {
+        Identity::Pair { cert, key } => vec![cert, key],
+        Identity::Keystore { path, .. } => vec![path],
+        Identity::None => Vec::new(),
     }
 }
 
@@ -327,6 +346,18 @@ mod tests {
         certificate: String,
         key: String,
         authority: String,
+    }
+
+    /// What operators' tools match comes first, what helps the operator may follow.
+    #[track_caller]
+    fn assert_begins(failure: &str, expected: &str, case: &str) {
+        let advice = failure.strip_prefix(expected);
+        assert!(
+            advice.is_some_and(|advice| advice.starts_with("; ")
+                || advice.starts_with(" (in ")
+                || advice.is_empty()),
+            "{case}: {failure}"
+        );
     }
 
     fn parameters(name: &str) -> CertificateParams {
@@ -575,7 +606,7 @@ mod tests {
             let files = Files::new();
             files.write("cert.pem", cert);
             files.write("key.pem", key);
-            assert_eq!(files.failure(&files.pair()), expected, "{case}");
+            assert_begins(&files.failure(&files.pair()), expected, case);
         }
 
         // A single file in the place of a pair, so that one block is left.
@@ -589,7 +620,11 @@ mod tests {
             ),
         ] {
             files.write("store.pem", contents);
-            assert_eq!(files.failure(&files.keystore("store.pem")), expected);
+            assert_begins(
+                &files.failure(&files.keystore("store.pem")),
+                expected,
+                "store.pem",
+            );
         }
     }
 
@@ -609,20 +644,23 @@ mod tests {
         let files = Files::with(&issue("server"));
         let selection = files.pair();
         fs::remove_file(files.path("key.pem")).expect("remove");
-        assert_eq!(
-            files.failure(&selection),
-            "reading certificate file \"key.pem\": open key.pem: no such file or directory"
+        assert_begins(
+            &files.failure(&selection),
+            "reading certificate file \"key.pem\": open key.pem: no such file or directory",
+            "file",
         );
         fs::remove_file(files.path("cert.pem")).expect("remove");
-        assert_eq!(
-            files.failure(&selection),
-            "reading certificate file \"cert.pem\": open cert.pem: no such file or directory"
+        assert_begins(
+            &files.failure(&selection),
+            "reading certificate file \"cert.pem\": open cert.pem: no such file or directory",
+            "file",
         );
         fs::create_dir(files.path("cert.pem")).expect("create");
-        assert_eq!(
-            files.failure(&selection),
+        assert_begins(
+            &files.failure(&selection),
             "reading certificate file \"cert.pem\": failed to parse 'cert.pem': error reading PEM data: \
-             read cert.pem: is a directory"
+             read cert.pem: is a directory",
+            "file",
         );
     }
 
@@ -652,7 +690,7 @@ mod tests {
                 "reading certificate file \"empty.pem\": error reading file 'empty.pem', no certificates found",
             ),
         ] {
-            assert_eq!(files.failure(&files.keystore(name)), expected, "{name}");
+            assert_begins(&files.failure(&files.keystore(name)), expected, name);
         }
         let failure = files.failure(&files.keystore("commented"));
         let expected = "reading certificate file \"commented\": failed to detect format for 'commented': \
@@ -688,7 +726,7 @@ mod tests {
         fs::remove_file(files.path("ca.pem")).expect("remove");
         for (selection, prefix) in [(files.pair(), "loading trust store: "), (files.anonymous(), "")] {
             let expected = format!("{prefix}open ca.pem: no such file or directory");
-            assert_eq!(files.failure(&selection), expected);
+            assert_begins(&files.failure(&selection), &expected, "no bundle");
         }
         for contents in [
             String::new(),
@@ -798,18 +836,22 @@ mod tests {
                 path: path.clone(),
                 error,
             });
-            let at_start = LoadError::certificate(&path, problem).to_string();
+            let at_start = LoadError::certificate(&path, Role::Key, problem).to_string();
             let error = io::Error::from_raw_os_error(number.raw_os_error());
             let problem = FileProblem::Open(ReadError::Open {
                 path: path.clone(),
                 error,
             });
-            let on_reload = LoadError::certificate(&path, problem).on_reload().to_string();
+            let on_reload = LoadError::certificate(&path, Role::Key, problem)
+                .on_reload()
+                .to_string();
             let hint = on_reload.strip_prefix(&at_start).expect("the phrase stays");
             assert!(hint.starts_with("; the sandbox "), "{hint}");
         }
         let problem = FileProblem::NoBlocks { path: path.clone() };
-        let other = LoadError::certificate(&path, problem).on_reload().to_string();
+        let other = LoadError::certificate(&path, Role::Key, problem)
+            .on_reload()
+            .to_string();
         assert!(!other.contains("sandbox"), "{other}");
     }
 
@@ -892,7 +934,13 @@ mod tests {
                 match store.prepare_reload() {
                     Ok(fresh) => store.publish(fresh),
                     Err(error) => assert!(
-                        matches!(error, LoadError::KeyPair(KeyPairError::OtherKey)),
+                        matches!(
+                            error,
+                            LoadError::KeyPair {
+                                error: KeyPairError::OtherKey,
+                                ..
+                            }
+                        ),
                         "only a torn pair may fail: {error}"
                     ),
                 }

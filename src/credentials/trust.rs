@@ -31,13 +31,17 @@ const SYSTEM_FILE_LIMIT: u64 = 50 * 1024 * 1024;
 /// The trust anchors could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
-    /// A file or directory could not be read.
+    /// A file or directory of the system's trust store could not be read.
     #[error("{0}")]
     Read(ReadError),
+    /// The bundle could not be read.
+    #[error("{0}; --cacert must name a readable PEM file with the authorities to trust")]
+    ReadBundle(ReadError),
     /// The bundle was read, but there is no certificate in it.
     #[error(
         "unable to read certificates from CA bundle; there is no block labelled CERTIFICATE without \
-         headers that parses in {}", .path.display()
+         headers that parses in {}; --cacert must name a readable PEM file with the authorities to trust",
+        .path.display()
     )]
     NoCertificates {
         /// The bundle.
@@ -49,7 +53,7 @@ impl TrustError {
     /// Whether something is there but out of bounds.
     pub(super) fn is_permission_denied(&self) -> bool {
         match self {
-            Self::Read(error) => error.kind() == io::ErrorKind::PermissionDenied,
+            Self::Read(error) | Self::ReadBundle(error) => error.kind() == io::ErrorKind::PermissionDenied,
             Self::NoCertificates { .. } => false,
         }
     }
@@ -74,7 +78,7 @@ fn load_bundle(
     warnings: &mut Vec<Warning>,
 ) -> Result<TrustAnchors, TrustError> {
     // Read whole: a bundle cut off at some limit would lack anchors without a word.
-    let text = reading.read(path, u64::MAX).map_err(TrustError::Read)?;
+    let text = reading.read(path, u64::MAX).map_err(TrustError::ReadBundle)?;
     let mut anchors = Anchors::default();
     anchors.add(&text);
     if anchors.parsed.is_empty() {

@@ -104,6 +104,21 @@ pub enum AddressError {
     UnknownPort(String),
 }
 
+impl AddressError {
+    /// What to change, as an end of the message; empty where the message says it.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::MissingPort(_) => " (give HOST:PORT or unix:PATH)",
+            Self::TooManyColons(_) | Self::MissingBracket(_) | Self::UnexpectedBracket { .. } => {
+                " (give HOST:PORT, with brackets around an IPv6 address: [::1]:PORT)"
+            }
+            Self::InvalidPort(_) => " (a port is a number from 0 to 65535)",
+            Self::UnknownPort(_) => " (a port is a number, or a service that /etc/services names)",
+            Self::NotLocal(_) | Self::UnsupportedNetwork(_) => "",
+        }
+    }
+}
+
 impl ListenAddr {
     /// Parses a listen address.
     ///

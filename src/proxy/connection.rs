@@ -26,13 +26,27 @@ pub(super) async fn serve(shared: Arc<Shared>, arrival: Arrival) {
         busy: _busy,
     } = arrival;
     let metrics = &shared.surroundings.metrics;
-    let started = Instant::now();
+    let _open = Open {
+        metrics,
+        since: Instant::now(),
+    };
     // Boxed, so that an open connection does not carry the state of its set-up.
     if let Some(joined) = Box::pin(join(&shared, accepted)).await {
         metrics.connection_admitted();
         joined.relay(&shared).await;
     }
-    metrics.connection_closed(started.elapsed());
+}
+
+/// Counts a connection's end, also that of a task that panics.
+struct Open<'a> {
+    metrics: &'a Registry,
+    since: Instant,
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.metrics.connection_closed(self.since.elapsed());
+    }
 }
 
 /// A peer that was admitted and the target that was reached for it.

@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 
 use super::scratch;
 use crate::net::{Operation, Stream};
-use crate::tls::{CLOSE_NOTIFY_ROOM, Established, Handshake, Progress, Session};
+use crate::tls::{Established, Handshake, Progress, Session};
 
 /// Handshake messages are read in pieces of this size; a whole flight mostly fits one.
 const PIECE: usize = 16 * 1024;
@@ -65,10 +65,7 @@ async fn poll_read_piece(handshake: &mut Handshake, stream: &mut Stream) -> io::
 
 /// Ends an established session whose target could not be reached: close_notify, then FIN.
 pub(super) async fn hang_up(session: &mut Session, stream: &mut Stream) {
-    let mut alert = [0; CLOSE_NOTIFY_ROOM];
-    if let Ok(length) = session.close(&mut alert) {
-        let _peer_may_be_gone = stream.try_write(alert.get(..length).unwrap_or_default());
-    }
+    let _peer_may_be_gone = stream.try_write(&session.hang_up());
     say_farewell(stream).await;
 }
 

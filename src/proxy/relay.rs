@@ -78,6 +78,7 @@ pub(super) async fn relay(
         opening: Direction::default(),
         sealing: Direction::default(),
         sealed: 0,
+        sealed_waiting: 0,
         untouched: true,
         session_is_dead: false,
         close_notify_sent: false,
@@ -96,8 +97,10 @@ struct Relay<'a> {
     plain: Stream,
     opening: Direction,
     sealing: Direction,
-    /// Payload bytes of the records that were written.
+    /// Payload bytes of the records that the TLS end has taken.
     sealed: u64,
+    /// Payload bytes of the records that wait for it, in part or whole.
+    sealed_waiting: u64,
     /// Nothing has been opened yet: what came behind the handshake may be whole records.
     untouched: bool,
     /// A fatal alert was sent or received: nothing can be sealed any more.
@@ -217,7 +220,13 @@ impl Relay<'_> {
                         Err(error) => self.opening_cannot_deliver(&error),
                         Ok(()) if self.opening.phase == Phase::Delivering => {
                             let _peer_may_be_gone = self.plain.shutdown_write();
-                            self.opening.phase = Phase::Ended;
+                            // What follows a bad record is thrown away: unread, it would make the
+                            // kernel reset the connection, and a reset can overtake the alert.
+                            self.opening.phase = if self.session_is_dead {
+                                Phase::Discarding
+                            } else {
+                                Phase::Ended
+                            };
                         }
                         Ok(()) if turns.is_over(context) => return Poll::Pending,
                         Ok(()) => ready!(scratch::with(|scratch| self.poll_open(context, scratch))),
@@ -272,7 +281,10 @@ impl Relay<'_> {
                 self.session_is_dead = true;
             }
         }
-        self.sealing.rest.push(&reply);
+        // Whoever has been told the end is told nothing more.
+        if !self.sealing.is_over() {
+            self.sealing.rest.push(&reply);
+        }
         if let Err(error) = self.opening.rest.write(context, &mut self.plain, &scratch.plain) {
             self.opening_cannot_deliver(&error);
         }
@@ -303,16 +315,22 @@ impl Relay<'_> {
                     let flushed = ready!(self.sealing.rest.poll_flush(context, &mut self.tls.stream));
                     match flushed {
                         Err(error) => self.sealing_cannot_deliver(&error),
-                        Ok(()) if self.session_is_dead => self.sealing.phase = Phase::Ended,
+                        Ok(()) if self.session_is_dead => self.end_of_session(),
                         Ok(()) if self.sealing.phase == Phase::Delivering => {
+                            self.sealed_was_taken();
                             if self.close_notify_sent {
                                 self.sealing.phase = Phase::Ended;
                             } else {
                                 self.queue_close_notify();
                             }
                         }
-                        Ok(()) if turns.is_over(context) => return Poll::Pending,
-                        Ok(()) => ready!(scratch::with(|scratch| self.poll_seal(context, scratch))),
+                        Ok(()) => {
+                            self.sealed_was_taken();
+                            if turns.is_over(context) {
+                                return Poll::Pending;
+                            }
+                            ready!(scratch::with(|scratch| self.poll_seal(context, scratch)));
+                        }
                     }
                 }
             }
@@ -343,7 +361,7 @@ impl Relay<'_> {
             Ok(length) => {
                 let records = scratch.sealed.get(..length).unwrap_or_default();
                 match self.sealing.rest.write(context, &mut self.tls.stream, records) {
-                    Ok(()) => self.sealed = self.sealed.saturating_add(as_u64(read)),
+                    Ok(()) => self.sealed_waiting = as_u64(read),
                     Err(error) => self.sealing_cannot_deliver(&error),
                 }
                 self.sealing.adapt(read);
@@ -357,11 +375,28 @@ impl Relay<'_> {
         self.report_write(error, End::Tls);
         self.sealing.rest.clear();
         self.close_notify_sent = true;
+        self.nothing_can_be_sealed();
+    }
+
+    /// The alert that told of the session's end is out.
+    fn end_of_session(&mut self) {
+        self.sealed_was_taken();
+        let _peer_may_be_gone = self.tls.stream.shutdown_write();
+        self.nothing_can_be_sealed();
+    }
+
+    fn nothing_can_be_sealed(&mut self) {
         self.sealing.phase = if self.sealing.phase == Phase::Delivering {
             Phase::Ended
         } else {
             Phase::Discarding
         };
+    }
+
+    fn sealed_was_taken(&mut self) {
+        self.sealed = self
+            .sealed
+            .saturating_add(std::mem::take(&mut self.sealed_waiting));
     }
 
     fn session_failed(&mut self, error: &SessionError) {

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use super::{Shared, Side, deadline_after, handshake};
 use crate::authorization::Admission;
 use crate::net::{self, Kind, Stream};
-use crate::tls::{CLOSE_NOTIFY_ROOM, Established};
+use crate::tls::Established;
 
 /// The target, reached.
 pub(super) struct Upstream {
@@ -61,10 +61,7 @@ pub(super) async fn probe(shared: &Shared) -> Result<(), String> {
         tls: Some(mut tls),
     } = upstream
     {
-        let mut alert = [0; CLOSE_NOTIFY_ROOM];
-        if let Ok(length) = tls.session.close(&mut alert) {
-            let _peer_may_be_gone = stream.try_write(alert.get(..length).unwrap_or_default());
-        }
+        let _peer_may_be_gone = stream.try_write(&tls.session.hang_up());
     }
     Ok(())
 }

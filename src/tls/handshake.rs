@@ -10,13 +10,9 @@ use std::sync::Arc;
 use rustls::{AlertDescription, Error, PeerIncompatible, ProtocolVersion};
 
 use super::alert;
-use super::session::{Engine, Event, Session};
+use super::session::{Engine, Event, LONGEST_UNOPENED, Session};
 use super::verify::{PeerIdentity, Verdict};
 use crate::authorization::Admission;
-
-/// The longest stretch of bytes a peer may leave unfinished: rustls takes handshake messages
-/// of up to 64 KiB, in records of 16 KiB.
-const LONGEST_UNFINISHED: usize = 128 * 1024;
 
 /// A handshake in progress. `Send`, owns everything it needs.
 #[derive(Debug)]
@@ -28,7 +24,8 @@ pub struct Handshake {
     incoming: Vec<u8>,
     outgoing: Vec<u8>,
     first_record_seen: bool,
-    hello: HelloFacts,
+    /// The peer has sent close_notify right behind its last message.
+    peer_has_closed: bool,
 }
 
 /// What a step came to.
@@ -65,7 +62,7 @@ impl Handshake {
             incoming: Vec::new(),
             outgoing: Vec::new(),
             first_record_seen: false,
-            hello: HelloFacts::default(),
+            peer_has_closed: false,
         }
     }
 
@@ -93,19 +90,24 @@ impl Handshake {
                 Event::Plaintext | Event::MayWrite if !self.engine.is_handshaking() => {
                     break Ok(Progress::Done);
                 }
+                // It may want no more than to listen.
+                Event::PeerClosed if !self.engine.is_handshaking() => {
+                    self.peer_has_closed = true;
+                    break Ok(Progress::Done);
+                }
                 Event::Blocked | Event::MayWrite => break Ok(Progress::NeedsBytes),
                 Event::Plaintext | Event::PeerClosed | Event::Closed => {
                     break Err(HandshakeError("EOF".to_owned()));
                 }
                 Event::Failed(error) => {
-                    let rest = self.incoming.get_mut(used..).unwrap_or_default();
-                    self.engine.collect_alert(rest, &mut self.outgoing);
+                    self.engine.collect_alert(&mut self.outgoing);
                     return Err(self.failure(&error));
                 }
             }
         };
         self.incoming.drain(..used.min(self.incoming.len()));
-        if self.incoming.len() > LONGEST_UNFINISHED {
+        let is_incomplete = outcome == Ok(Progress::NeedsBytes);
+        if is_incomplete && self.incoming.len() > LONGEST_UNOPENED {
             return Err(HandshakeError("tls: handshake message is too long".to_owned()));
         }
         outcome
@@ -123,7 +125,7 @@ impl Handshake {
             (None, Admission::unauthenticated())
         };
         Ok(Established {
-            session: Session::new(self.engine, self.incoming),
+            session: Session::new(self.engine, self.incoming, self.peer_has_closed),
             peer,
             admission,
         })
@@ -142,71 +144,82 @@ impl Handshake {
                 "tls: first record does not look like a TLS handshake".to_owned(),
             ));
         }
-        if matches!(self.engine, Engine::Server(_)) {
-            self.hello = HelloFacts::read(&self.incoming);
-        }
         Ok(())
     }
 
     fn failure(&mut self, error: &Error) -> HandshakeError {
-        if *error == Error::NoCertificatesPresented {
-            self.use_older_alert_for_missing_certificate();
-        }
+        // A hello that was refused is still there, whole, whatever records it came in.
+        let hello = HelloFacts::read(&self.incoming);
+        self.correct_alert(error, &hello);
         HandshakeError(
             self.verdict
                 .take_refusal()
-                .unwrap_or_else(|| self.describe(error)),
+                .unwrap_or_else(|| describe(error, &hello)),
         )
     }
 
-    /// certificate_required exists since TLS 1.3 (RFC 8446, section 6.2); rustls sends it to
-    /// older clients as well. The alert is still plain there, so it can be exchanged.
-    fn use_older_alert_for_missing_certificate(&mut self) {
-        let newer = [
-            RECORD_ALERT,
-            3,
-            3,
-            0,
-            2,
-            2,
-            u8::from(AlertDescription::CertificateRequired),
-        ];
-        if self.engine.protocol_version() == Some(ProtocolVersion::TLSv1_2)
-            && self.outgoing.ends_with(&newer)
+    /// Exchanges alerts of rustls for those that fit. They are still plain where this happens.
+    fn correct_alert(&mut self, error: &Error, hello: &HelloFacts) {
+        let (from, to) = match error {
+            // certificate_required exists since TLS 1.3 (RFC 8446, section 6.2).
+            Error::NoCertificatesPresented
+                if self.engine.protocol_version() == Some(ProtocolVersion::TLSv1_2) =>
+            {
+                (
+                    AlertDescription::CertificateRequired,
+                    AlertDescription::HandshakeFailure,
+                )
+            }
+            Error::PeerIncompatible(PeerIncompatible::SignatureAlgorithmsExtensionRequired)
+                if hello.is_too_old() =>
+            {
+                (
+                    AlertDescription::HandshakeFailure,
+                    AlertDescription::ProtocolVersion,
+                )
+            }
+            _ => return,
+        };
+        if self
+            .outgoing
+            .ends_with(&[RECORD_ALERT, 3, 3, 0, 2, 2, u8::from(from)])
             && let Some(description) = self.outgoing.last_mut()
         {
-            *description = u8::from(AlertDescription::HandshakeFailure);
+            *description = u8::from(to);
         }
     }
+}
 
-    fn describe(&self, error: &Error) -> String {
-        match error {
-            Error::NoCertificatesPresented => "tls: client didn't provide a certificate".to_owned(),
-            Error::AlertReceived(received) => format!("remote error: tls: {}", alert::text(*received)),
-            Error::PeerIncompatible(
-                PeerIncompatible::Tls12NotOffered
-                | PeerIncompatible::Tls12NotOfferedOrEnabled
-                | PeerIncompatible::SupportedVersionsExtensionRequired,
-            ) => format!(
-                "tls: client offered only unsupported versions: {}",
-                self.hello.versions()
-            ),
-            Error::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13) => {
-                "remote error: tls: protocol version not supported".to_owned()
-            }
-            Error::PeerIncompatible(PeerIncompatible::NoCipherSuitesInCommon) => format!(
-                "tls: no cipher suite supported by both client and server; client offered: {}",
-                hex_list(&self.hello.suites)
-            ),
-            Error::PeerIncompatible(PeerIncompatible::NoKxGroupsInCommon) => {
-                "tls: no key exchanges supported by both client and server".to_owned()
-            }
-            Error::DecryptError => "local error: tls: bad record MAC".to_owned(),
-            Error::InvalidCertificate(rustls::CertificateError::BadSignature) => {
-                "tls: invalid signature by the peer's certificate".to_owned()
-            }
-            other => format!("tls: {other}"),
+fn describe(error: &Error, hello: &HelloFacts) -> String {
+    match error {
+        Error::NoCertificatesPresented => "tls: client didn't provide a certificate".to_owned(),
+        Error::AlertReceived(AlertDescription::CloseNotify) => "EOF".to_owned(),
+        Error::AlertReceived(received) => format!("remote error: tls: {}", alert::text(*received)),
+        Error::PeerIncompatible(
+            PeerIncompatible::Tls12NotOffered
+            | PeerIncompatible::Tls12NotOfferedOrEnabled
+            | PeerIncompatible::SupportedVersionsExtensionRequired,
+        ) => hello.unsupported_versions(),
+        Error::PeerIncompatible(PeerIncompatible::SignatureAlgorithmsExtensionRequired)
+            if hello.is_too_old() =>
+        {
+            hello.unsupported_versions()
         }
+        Error::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13) => {
+            "remote error: tls: protocol version not supported".to_owned()
+        }
+        Error::PeerIncompatible(PeerIncompatible::NoCipherSuitesInCommon) => format!(
+            "tls: no cipher suite supported by both client and server; client offered: {}",
+            hex_list(&hello.suites)
+        ),
+        Error::PeerIncompatible(PeerIncompatible::NoKxGroupsInCommon) => {
+            "tls: no key exchanges supported by both client and server".to_owned()
+        }
+        Error::DecryptError => "local error: tls: bad record MAC".to_owned(),
+        Error::InvalidCertificate(rustls::CertificateError::BadSignature) => {
+            "tls: invalid signature by the peer's certificate".to_owned()
+        }
+        other => format!("tls: {other}"),
     }
 }
 
@@ -244,13 +257,20 @@ impl HelloFacts {
         }
     }
 
-    /// The versions such a client can speak, newest first, as a list of hexadecimal numbers.
-    fn versions(&self) -> String {
+    /// Whether this is a client of TLS 1.1 or older. rustls looks for the extensions of newer
+    /// versions first, and misses those.
+    fn is_too_old(&self) -> bool {
+        const TLS_1_2: u16 = 0x0303;
+        (1..TLS_1_2).contains(&self.legacy_version)
+    }
+
+    /// The refusal, with the versions such a client can speak, newest first.
+    fn unsupported_versions(&self) -> String {
         const TLS_1_0: u16 = 0x0301;
-        hex_list(
-            &(TLS_1_0..=self.legacy_version.min(0x0302))
-                .rev()
-                .collect::<Vec<_>>(),
+        let offered = TLS_1_0..=self.legacy_version.min(0x0302);
+        format!(
+            "tls: client offered only unsupported versions: {}",
+            hex_list(&offered.rev().collect::<Vec<_>>())
         )
     }
 }
@@ -265,3 +285,6 @@ fn hex_list(numbers: &[u16]) -> String {
     list.push(']');
     list
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,8 @@ mod handshake;
 mod options;
 mod server;
 mod session;
+#[cfg(test)]
+pub(crate) mod test_support;
 mod verify;
 
 use crate::authorization::Rules;

@@ -18,6 +18,10 @@ pub const SEAL_OVERHEAD: usize = 4096;
 /// AES-GCM and 24 in TLS 1.3; a key update that is owed may go ahead of it.
 pub const CLOSE_NOTIFY_ROOM: usize = 256;
 
+/// The longest stretch of bytes a peer may leave unfinished: rustls takes handshake messages of
+/// up to 64 KiB, and lets messages that end within a record pile up behind each other.
+pub(super) const LONGEST_UNOPENED: usize = 128 * 1024;
+
 /// An established connection's keys and sequence numbers, on either side of TLS, and the
 /// bytes of the peer that could not be opened yet.
 #[derive(Debug)]
@@ -27,6 +31,13 @@ pub struct Session {
     /// rustls keeps positions in it and must be shown it on every call: with another buffer it
     /// panics.
     unopened: Vec<u8>,
+    /// The peer has sent close_notify.
+    peer_has_closed: bool,
+    /// We have sent it. rustls would go on sealing.
+    has_closed: bool,
+    /// Set by the first failure, which every later call repeats: the engine's positions may
+    /// then point anywhere.
+    failure: Option<Error>,
 }
 
 /// Whether the peer goes on sending.
@@ -56,12 +67,18 @@ impl fmt::Display for SessionError {
 impl std::error::Error for SessionError {}
 
 impl Session {
-    pub(super) fn new(engine: Engine, unopened: Vec<u8>) -> Self {
-        Self { engine, unopened }
+    pub(super) fn new(engine: Engine, unopened: Vec<u8>, peer_has_closed: bool) -> Self {
+        Self {
+            engine,
+            unopened,
+            peer_has_closed,
+            has_closed: false,
+            failure: None,
+        }
     }
 
-    /// What has arrived and could not be opened yet; at most a record and a handshake message
-    /// once [`Session::open`] has been called.
+    /// What has arrived and could not be opened yet; at most 128 KiB once [`Session::open`] has
+    /// been called, and before that what came behind the handshake.
     pub fn unopened(&self) -> &[u8] {
         &self.unopened
     }
@@ -78,7 +95,7 @@ impl Session {
         plain: &mut Vec<u8>,
         reply: &mut Vec<u8>,
     ) -> Result<Opened, SessionError> {
-        let mut opened = Opened::Open;
+        self.require_no_failure()?;
         let mut consumed = 0;
         loop {
             let rest = input.get_mut(consumed..).unwrap_or_default();
@@ -86,19 +103,29 @@ impl Session {
             consumed = consumed.saturating_add(discard);
             match event {
                 Event::Plaintext | Event::Encoded | Event::Transmitted => {}
-                Event::PeerClosed => opened = Opened::Closed,
-                Event::Closed | Event::Blocked | Event::MayWrite => {
-                    // An exact copy, so that nothing stays allocated when nothing is left.
-                    self.unopened = input.get(consumed..).unwrap_or_default().to_vec();
-                    return Ok(opened);
-                }
+                Event::PeerClosed => self.peer_has_closed = true,
+                Event::Closed | Event::Blocked | Event::MayWrite => break,
                 Event::Failed(error) => {
-                    self.engine
-                        .collect_alert(input.get_mut(consumed..).unwrap_or_default(), reply);
-                    return Err(SessionError(error));
+                    self.engine.collect_alert(reply);
+                    return Err(self.fail(error));
                 }
             }
         }
+        self.keep(input.get(consumed..).unwrap_or_default())
+    }
+
+    fn keep(&mut self, rest: &[u8]) -> Result<Opened, SessionError> {
+        if self.peer_has_closed {
+            // What follows close_notify is ignored (RFC 8446, section 6.1), now and later.
+            self.unopened = Vec::new();
+            return Ok(Opened::Closed);
+        }
+        if rest.len() > LONGEST_UNOPENED {
+            return Err(self.fail(Error::General("handshake message is too long".to_owned())));
+        }
+        // An exact copy, so that nothing stays allocated when nothing is left.
+        self.unopened = rest.to_vec();
+        Ok(Opened::Open)
     }
 
     /// Seals `plain` into as few records as possible, written to the front of `out`; returns
@@ -106,13 +133,30 @@ impl Session {
     ///
     /// `out` must have [`SEAL_OVERHEAD`] bytes more than `plain`, which may be up to 256 KiB.
     pub fn seal(&mut self, plain: &[u8], out: &mut [u8]) -> Result<usize, SessionError> {
+        if self.has_closed {
+            return Err(SessionError(Error::General("session is closed".to_owned())));
+        }
         self.write(out, |writer, out| writer.encrypt(plain, out))
     }
 
     /// Writes close_notify to the front of `out` and returns its length: nothing can be sealed
     /// afterwards, but records of the peer can still be opened.
     pub fn close(&mut self, out: &mut [u8]) -> Result<usize, SessionError> {
+        self.has_closed = true;
         self.write(out, |writer, out| writer.close_notify(out))
+    }
+
+    /// The last words of a session that nobody will use: close_notify, or the alert that what
+    /// the peer has sent meanwhile calls for. What else it has sent is dropped.
+    pub fn hang_up(&mut self) -> Vec<u8> {
+        let mut words = Vec::new();
+        let mut input = std::mem::take(&mut self.unopened);
+        if self.open(&mut input, &mut Vec::new(), &mut words).is_ok() {
+            let mut alert = [0; CLOSE_NOTIFY_ROOM];
+            let length = self.close(&mut alert).unwrap_or_default();
+            words.extend_from_slice(alert.get(..length).unwrap_or_default());
+        }
+        words
     }
 
     fn write(
@@ -120,10 +164,24 @@ impl Session {
         out: &mut [u8],
         action: impl Fn(&mut dyn Writer, &mut [u8]) -> Result<usize, EncryptError>,
     ) -> Result<usize, SessionError> {
-        match &mut self.engine {
+        self.require_no_failure()?;
+        let written = match &mut self.engine {
             Engine::Server(connection) => write(connection.as_mut(), &mut self.unopened, out, action),
             Engine::Client(connection) => write(connection.as_mut(), &mut self.unopened, out, action),
-        }
+        };
+        written.map_err(|error| self.fail(error))
+    }
+
+    fn require_no_failure(&self) -> Result<(), SessionError> {
+        self.failure
+            .as_ref()
+            .map_or(Ok(()), |error| Err(SessionError(error.clone())))
+    }
+
+    fn fail(&mut self, error: Error) -> SessionError {
+        self.unopened = Vec::new();
+        self.failure = Some(error.clone());
+        SessionError(error)
     }
 }
 
@@ -212,16 +270,21 @@ impl Engine {
         }
     }
 
-    /// After a failure: appends the alert that rustls has ready for the peer, if any. `input`
-    /// is what the failed turn has left.
-    pub(super) fn collect_alert(&mut self, input: &mut [u8], out: &mut Vec<u8>) {
-        let mut used = 0_usize;
-        loop {
-            let rest = input.get_mut(used..).unwrap_or_default();
-            let (discard, Event::Encoded) = self.turn(rest, None, out) else {
+    /// After a failure: appends the alert that rustls has ready for the peer, if any.
+    ///
+    /// Nothing is processed, or the failed record would fail, and be answered, once more.
+    pub(super) fn collect_alert(&mut self, out: &mut Vec<u8>) {
+        while self.wants_write() {
+            let (_, Event::Encoded) = self.turn(&mut [], None, out) else {
                 return;
             };
-            used = used.saturating_add(discard);
+        }
+    }
+
+    fn wants_write(&self) -> bool {
+        match self {
+            Self::Server(connection) => connection.wants_write(),
+            Self::Client(connection) => connection.wants_write(),
         }
     }
 }
@@ -300,28 +363,35 @@ fn write<S: Side>(
     unopened: &mut Vec<u8>,
     out: &mut [u8],
     action: impl Fn(&mut dyn Writer, &mut [u8]) -> Result<usize, EncryptError>,
-) -> Result<usize, SessionError> {
-    let mut written = 0;
+) -> Result<usize, Error> {
+    let failed = |error: &dyn fmt::Display| Error::General(error.to_string());
+    let mut written = 0_usize;
     loop {
         let room = out.get_mut(written..).unwrap_or_default();
         let UnbufferedStatus { discard, state, .. } = side.process(unopened);
-        match state {
-            Ok(ConnectionState::WriteTraffic(mut writer)) => {
-                return match action(&mut writer, room) {
-                    Ok(length) => Ok(written.saturating_add(length)),
-                    Err(error) => Err(SessionError(Error::General(error.to_string()))),
-                };
+        let (length, is_done) = match state? {
+            ConnectionState::WriteTraffic(mut writer) => {
+                let length = action(&mut writer, room).map_err(|error| failed(&error))?;
+                (length, true)
             }
             // The answer to something that the peer sent goes out ahead of our data.
-            Ok(ConnectionState::EncodeTlsData(mut data)) => match data.encode(room) {
-                Ok(length) => written = written.saturating_add(length),
-                Err(error) => return Err(SessionError(Error::General(error.to_string()))),
-            },
-            Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
-            Ok(ConnectionState::PeerClosed) => {}
-            Ok(_) => return Err(SessionError(Error::General("session is closed".to_owned()))),
-            Err(error) => return Err(SessionError(error)),
-        }
+            ConnectionState::EncodeTlsData(mut data) => {
+                (data.encode(room).map_err(|error| failed(&error))?, false)
+            }
+            ConnectionState::TransmitTlsData(data) => {
+                data.done();
+                (0, false)
+            }
+            ConnectionState::PeerClosed => (0, false),
+            _ => return Err(Error::General("session is closed".to_owned())),
+        };
         unopened.drain(..discard.min(unopened.len()));
+        written = written.saturating_add(length);
+        if is_done {
+            return Ok(written);
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,11 @@
 //!
 //! One test binary, so that it links once. `GHOSTUNNEL_BIN` names another binary to test.
 
+mod access;
+mod client;
+mod server;
+mod half_close;
+mod pair;
 mod load;
 mod logging;
 mod metrics;
@@ -9,4 +14,9 @@ mod operator;
 mod reload;
 mod shutdown;
 mod status;
+mod deployments;
+mod local_users;
+mod sandbox;
+mod demo;
+mod flags;
 mod support;

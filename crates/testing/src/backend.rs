@@ -80,16 +80,18 @@ impl Backend {
 
     /// A backend on a UNIX socket. An old socket file is replaced.
     pub fn unix(path: &Path, behaviour: Behaviour) -> Self {
-        let _ = fs::remove_file(path);
-        let listener = UnixListener::bind(path)
-            .unwrap_or_else(|error| panic!("cannot listen on {}: {error}", path.display()));
-        Self::start(Listener::Unix(listener), path.into(), behaviour, None)
+        Self::start(bind_unix(path), path.into(), behaviour, None)
     }
 
     /// A TLS backend on a free port of 127.0.0.1.
     pub fn tls(server: TlsServer, behaviour: Behaviour) -> Self {
         let (listener, address) = bind_tcp((Ipv4Addr::LOCALHOST, 0).into());
         Self::start(listener, address, behaviour, Some(server))
+    }
+
+    /// A TLS backend on a UNIX socket. An old socket file is replaced.
+    pub fn tls_unix(path: &Path, server: TlsServer, behaviour: Behaviour) -> Self {
+        Self::start(bind_unix(path), path.into(), behaviour, Some(server))
     }
 
     fn start(listener: Listener, address: Address, behaviour: Behaviour, tls: Option<TlsServer>) -> Self {
@@ -191,6 +193,13 @@ fn bind_tcp(address: SocketAddr) -> (Listener, Address) {
         TcpListener::bind(address).unwrap_or_else(|error| panic!("cannot listen on {address}: {error}"));
     let address = listener.local_addr().expect("a bound socket has an address");
     (Listener::Tcp(listener), address.into())
+}
+
+fn bind_unix(path: &Path) -> Listener {
+    let _ = fs::remove_file(path);
+    let listener = UnixListener::bind(path)
+        .unwrap_or_else(|error| panic!("cannot listen on {}: {error}", path.display()));
+    Listener::Unix(listener)
 }
 
 impl Listener {

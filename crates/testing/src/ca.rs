@@ -61,8 +61,17 @@ impl Authority {
     /// A new authority below this one. Its certificate is part of the chain of what it issues.
     /// Of its subject only the common name is used.
     pub fn intermediate(&self, request: &Request) -> Self {
+        self.below(request, authority_params(request))
+    }
+
+    /// Somebody with an ordinary certificate of this authority who issues certificates with
+    /// it, to which it gives no right.
+    pub fn misused_leaf(&self, request: &Request) -> Self {
+        self.below(request, request.params())
+    }
+
+    fn below(&self, request: &Request, params: CertificateParams) -> Self {
         let key = request.key.generate();
-        let params = authority_params(request);
         let certificate = params
             .signed_by(&key, &self.issuer)
             .expect("an authority can sign")
@@ -120,6 +129,8 @@ pub enum KeyKind {
     P256,
     /// ECDSA on P-384.
     P384,
+    /// ECDSA on P-521.
+    P521,
     /// Ed25519.
     Ed25519,
     /// RSA with 2048 bits.
@@ -131,6 +142,7 @@ impl KeyKind {
         match self {
             Self::P256 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256),
             Self::P384 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384),
+            Self::P521 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P521_SHA512),
             Self::Ed25519 => KeyPair::generate_for(&rcgen::PKCS_ED25519),
             Self::Rsa2048 => KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, RsaKeySize::_2048),
         }
@@ -149,6 +161,8 @@ pub enum Usage {
     Server,
     /// Neither: code signing.
     Unrelated,
+    /// anyExtendedKeyUsage, which permits everything.
+    Anything,
     /// No such extension, which permits everything.
     Unrestricted,
 }
@@ -178,9 +192,8 @@ impl Attribute {
         let pair = [
             der::object_identifier(self.oid),
             der::element(self.tag, &self.value),
-        ]
-        .concat();
-        der::element(der::SET, &der::element(der::SEQUENCE, &pair))
+        ];
+        der::element(der::SEQUENCE, &pair.concat())
     }
 }
 
@@ -189,7 +202,9 @@ impl Attribute {
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct Request {
-    subject: Vec<Attribute>,
+    /// Relative distinguished names, mostly of one attribute each.
+    subject: Vec<Vec<Attribute>>,
+    is_version_1: bool,
     names: Vec<SanType>,
     usage: Usage,
     key: KeyKind,
@@ -206,6 +221,7 @@ impl Request {
         let now = SystemTime::now();
         Self {
             subject: Vec::new(),
+            is_version_1: false,
             names: Vec::new(),
             usage: Usage::Both,
             key: KeyKind::P256,
@@ -228,8 +244,19 @@ impl Request {
     }
 
     /// Adds any subject attribute, in order of the calls; repeatable.
-    pub fn attribute(mut self, attribute: Attribute) -> Self {
-        self.subject.push(attribute);
+    pub fn attribute(self, attribute: Attribute) -> Self {
+        self.attributes(vec![attribute])
+    }
+
+    /// Adds several subject attributes that share one relative distinguished name.
+    pub fn attributes(mut self, attributes: Vec<Attribute>) -> Self {
+        self.subject.push(attributes);
+        self
+    }
+
+    /// Makes it an X.509 v1 certificate, which has no extensions: no names, no usages.
+    pub fn version_1(mut self) -> Self {
+        self.is_version_1 = true;
         self
     }
 
@@ -342,7 +369,7 @@ impl Request {
     /// The subject as far as rcgen can express it; an authority's is always that plain.
     fn plain_subject(&self) -> DistinguishedName {
         let mut name = DistinguishedName::new();
-        for attribute in &self.subject {
+        for attribute in self.subject.iter().flatten() {
             if attribute.oid == oid::COMMON_NAME {
                 name.push(
                     DnType::CommonName,
@@ -360,8 +387,14 @@ impl Request {
         let [tbs, algorithm, _] = <[Vec<u8>; 3]>::try_from(der::children(&certificate))
             .expect("a certificate has three parts (RFC 5280, section 4.1)");
         let mut fields = der::children(&tbs);
-        let attributes: Vec<Vec<u8>> = self.subject.iter().map(Attribute::encode).collect();
-        fields[SUBJECT] = der::element(der::SEQUENCE, &attributes.concat());
+        let names = self.subject.iter().map(|attributes| {
+            let attributes: Vec<Vec<u8>> = attributes.iter().map(Attribute::encode).collect();
+            der::element(der::SET, &attributes.concat())
+        });
+        fields[SUBJECT] = der::element(der::SEQUENCE, &names.collect::<Vec<_>>().concat());
+        if self.is_version_1 {
+            fields.retain(|field| !matches!(field[0], der::VERSION | der::EXTENSIONS));
+        }
         let tbs = der::element(der::SEQUENCE, &fields.concat());
         let signature = signer.sign(&tbs).expect("the authority's key signs");
         let signature = der::element(der::BIT_STRING, &[vec![0], signature].concat());
@@ -370,12 +403,13 @@ impl Request {
 }
 
 fn extended_key_usages(usage: Usage) -> Vec<ExtendedKeyUsagePurpose> {
-    use ExtendedKeyUsagePurpose::{ClientAuth, CodeSigning, ServerAuth};
+    use ExtendedKeyUsagePurpose::{Any, ClientAuth, CodeSigning, ServerAuth};
     match usage {
         Usage::Both => vec![ServerAuth, ClientAuth],
         Usage::Client => vec![ClientAuth],
         Usage::Server => vec![ServerAuth],
         Usage::Unrelated => vec![CodeSigning],
+        Usage::Anything => vec![Any],
         Usage::Unrestricted => vec![],
     }
 }
@@ -439,6 +473,20 @@ impl Issued {
         write(&files.key, &self.key_pem());
         write(&files.keystore, &(self.chain_pem() + &self.key_pem()));
         files
+    }
+
+    /// The same certificate with these certificates sent behind it, whatever they are.
+    #[must_use]
+    pub fn followed_by(mut self, others: &[&[u8]]) -> Self {
+        self.intermediates = others.iter().map(|other| other.to_vec()).collect();
+        self
+    }
+
+    /// The same certificate in the hands of somebody who has another key.
+    #[must_use]
+    pub fn with_key_of(mut self, other: &Self) -> Self {
+        self.key.clone_from(&other.key);
+        self
     }
 
     pub(crate) fn private_key(&self) -> PrivateKeyDer<'static> {
@@ -582,6 +630,14 @@ mod tests {
                 "{needle:?}"
             );
         }
+    }
+
+    #[test]
+    fn certificates_of_version_1_have_neither_version_nor_extensions() {
+        let issued = Authority::new("root").issue(&Request::named("old").dns("old.test").version_1());
+        let [tbs, ..] = <[Vec<u8>; 3]>::try_from(der::children(issued.der())).expect("three parts");
+        let tags: Vec<u8> = der::children(&tbs).iter().map(|field| field[0]).collect();
+        assert_eq!(tags, [0x02, 0x30, 0x30, 0x30, 0x30, 0x30]);
     }
 
     #[test]

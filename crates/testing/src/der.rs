@@ -6,6 +6,10 @@ pub(crate) const SEQUENCE: u8 = 0x30;
 pub(crate) const SET: u8 = 0x31;
 pub(crate) const OBJECT_IDENTIFIER: u8 = 0x06;
 pub(crate) const BIT_STRING: u8 = 0x03;
+/// The first field of a certificate, absent in version 1.
+pub(crate) const VERSION: u8 = 0xa0;
+/// The last field of a certificate, absent in version 1.
+pub(crate) const EXTENSIONS: u8 = 0xa3;
 
 /// One encoded element: tag, length, content.
 pub(crate) fn element(tag: u8, content: &[u8]) -> Vec<u8> {

@@ -11,7 +11,10 @@ mod ca;
 mod der;
 mod descriptors;
 mod eventually;
+mod forge;
+mod hello;
 mod http;
+mod inside;
 mod openssl;
 mod ports;
 mod process;
@@ -24,12 +27,17 @@ pub use descriptors::{
     Memory, Thread, descriptor_limits, descriptors, memory, raise_descriptor_limit, threads,
 };
 pub use eventually::{DEADLINE, eventually, eventually_some, within};
+pub use forge::{Content, Forger};
+pub use hello::ClientHello;
 pub use http::{Endpoint, Response};
 pub use openssl::{curl, openssl, require_tool, s_client, s_server};
+pub use ports::{ReservedPort, is_listening, listening_ports};
+pub use inside::{Attempt, Attempted, attempt};
+pub use openssl::{curl, openssl, require_tool, s_client, s_server, skip};
 pub use ports::{ReservedPort, is_listening};
 pub use process::{Command, Exit, Line, Output, Process, ghostunnel};
 pub use stream::{Address, End, Plain, read_to_end};
-pub use tls::{ClientCertificates, TlsClient, TlsFacts, TlsPeer, TlsServer, Version};
+pub use tls::{ClientCertificates, TlsClient, TlsFacts, TlsPeer, TlsReceiver, TlsSender, TlsServer, Version};
 
 /// Signals a test may send, so that it needs no crate of its own for their names.
 pub use rustix::process::Signal;

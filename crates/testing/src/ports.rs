@@ -1,5 +1,6 @@
 //! Ports that no other test will be given, and who listens on them.
 
+use std::collections::HashSet;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -57,6 +58,36 @@ pub fn is_listening(port: u16) -> bool {
     })
 }
 
+/// The TCP ports on which a process listens, in ascending order.
+pub fn listening_ports(pid: u32) -> Vec<u16> {
+    let sockets: HashSet<String> = fs::read_dir(format!("/proc/{pid}/fd"))
+        .unwrap_or_else(|error| panic!("cannot list the descriptors of process {pid}: {error}"))
+        .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
+        .filter_map(|link| {
+            Some(
+                link.to_str()?
+                    .strip_prefix("socket:[")?
+                    .strip_suffix(']')?
+                    .to_owned(),
+            )
+        })
+        .collect();
+    let tables =
+        ["/proc/net/tcp", "/proc/net/tcp6"].map(|table| fs::read_to_string(table).unwrap_or_default());
+    let mut ports: Vec<u16> = tables
+        .iter()
+        .flat_map(|table| table.lines())
+        .filter_map(|line| {
+            const INODE: usize = 9;
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let port = u16::from_str_radix(fields.get(1)?.rsplit(':').next()?, 16).ok()?;
+            (is_listener(line, port) && sockets.contains(*fields.get(INODE)?)).then_some(port)
+        })
+        .collect();
+    ports.sort_unstable();
+    ports
+}
+
 /// A line reads `sl local_address rem_address st ...` in hexadecimal; state 0A is LISTEN.
 fn is_listener(line: &str, port: u16) -> bool {
     let mut fields = line.split_whitespace().skip(1);
@@ -74,6 +105,7 @@ mod tests {
     fn reserved_port_is_not_listening_until_somebody_binds_it_too() {
         let reserved = ReservedPort::new();
         assert!(!is_listening(reserved.port()));
+        assert!(!listening_ports(std::process::id()).contains(&reserved.port()));
         assert!(TcpStream::connect(reserved.address()).is_err());
 
         let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
@@ -84,6 +116,7 @@ mod tests {
             .expect("a reservation is no conflict");
         listener.listen(1).expect("listening");
         assert!(is_listening(reserved.port()));
+        assert!(listening_ports(std::process::id()).contains(&reserved.port()));
         assert!(TcpStream::connect(reserved.address()).is_ok());
     }
 }

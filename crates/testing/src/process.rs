@@ -33,10 +33,11 @@ pub fn ghostunnel(built: &str) -> Command {
 pub struct Command {
     program: PathBuf,
     arguments: Vec<OsString>,
+    launcher: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
     inherits_environment: bool,
     directory: Option<PathBuf>,
-    descriptor_limit: Option<u32>,
+    descriptor_limit: Option<(&'static str, u32)>,
     has_input: bool,
     output: Option<PipeWriter>,
 }
@@ -47,6 +48,7 @@ impl Command {
         Self {
             program: program.into(),
             arguments: Vec::new(),
+            launcher: Vec::new(),
             environment: Vec::new(),
             inherits_environment: true,
             directory: None,
@@ -97,7 +99,37 @@ impl Command {
 
     /// Sets soft and hard limit on open descriptors.
     pub fn descriptor_limit(&mut self, limit: u32) -> &mut Self {
-        self.descriptor_limit = Some(limit);
+        self.descriptor_limit = Some(("-n", limit));
+        self
+    }
+
+    /// Sets the soft limit on open descriptors, which the program may raise to the hard one.
+    pub fn soft_descriptor_limit(&mut self, limit: u32) -> &mut Self {
+        self.descriptor_limit = Some(("-Sn", limit));
+        self
+    }
+
+    /// Starts a copy of the program in this directory, for users who can't reach the original.
+    #[track_caller]
+    pub fn copied_to(&mut self, directory: &Path) -> &mut Self {
+        let copy = directory.join(self.program.file_name().expect("a program has a name"));
+        if let Err(error) = std::fs::copy(&self.program, &copy) {
+            panic!("cannot copy {}: {error}", self.program.display());
+        }
+        self.program = copy;
+        self
+    }
+
+    /// Starts it by way of another program, which is given its command line as last arguments
+    /// and becomes it under the same process id: `setpriv --reuid=…`, `strace -D …`.
+    pub fn through(
+        &mut self,
+        program: &Path,
+        arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
+    ) -> &mut Self {
+        self.launcher = vec![program.into()];
+        self.launcher
+            .extend(arguments.into_iter().map(|argument| argument.as_ref().to_owned()));
         self
     }
 
@@ -148,19 +180,16 @@ impl Command {
     }
 
     fn launcher(&self) -> process::Command {
-        let mut command = match self.descriptor_limit {
-            None => process::Command::new(&self.program),
-            Some(limit) => {
-                // A shell lowers the limit and becomes the program: same process id.
-                let mut shell = process::Command::new("/bin/sh");
-                shell
-                    .arg("-c")
-                    .arg(format!("ulimit -n {limit}; exec \"$0\" \"$@\""))
-                    .arg(&self.program);
-                shell
-            }
-        };
-        command.args(&self.arguments);
+        let mut words = self.launcher.clone();
+        if let Some((option, limit)) = self.descriptor_limit {
+            // A shell lowers the limit and becomes the program: same process id.
+            let script = format!("ulimit {option} {limit}; exec \"$0\" \"$@\"");
+            words.extend(["/bin/sh".into(), "-c".into(), script.into()]);
+        }
+        words.push(self.program.clone().into());
+        words.extend_from_slice(&self.arguments);
+        let mut command = process::Command::new(&words[0]);
+        command.args(&words[1..]);
         command
     }
 
@@ -550,6 +579,15 @@ mod tests {
             .start();
         process.wait_for_line("ready");
         assert_eq!(descriptor_limits(process.id()), (Some(64), Some(64)));
+
+        let process = shell("echo ready; read line")
+            .with_input()
+            .soft_descriptor_limit(63)
+            .start();
+        process.wait_for_line("ready");
+        let (soft, hard) = descriptor_limits(process.id());
+        assert_eq!(soft, Some(63));
+        assert_ne!(hard, Some(63));
     }
 
     #[test]
@@ -562,6 +600,18 @@ mod tests {
         let mut text = String::new();
         reader.read_to_string(&mut text).expect("text");
         assert_eq!(text, "out\n");
+    }
+
+    #[test]
+    fn another_program_can_become_it_under_the_same_process_id() {
+        let process = shell("echo $A $$; read line")
+            .through(Path::new("/usr/bin/env"), ["A=launched"])
+            .with_input()
+            .start();
+        assert_eq!(
+            process.wait_for_line("launched"),
+            format!("launched {}", process.id())
+        );
     }
 
     #[test]

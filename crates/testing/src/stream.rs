@@ -119,6 +119,16 @@ impl Plain {
             .expect("sockets take timeouts above zero");
     }
 
+    /// Keeps the kernel's buffers of this end at about this size, so that a peer which is
+    /// not read soon has to wait.
+    pub fn limit_buffers(&self, bytes: usize) {
+        let socket = self.socket();
+        socket
+            .set_recv_buffer_size(bytes)
+            .and_then(|()| socket.set_send_buffer_size(bytes))
+            .expect("sockets take buffer sizes");
+    }
+
     /// Half-close: no more bytes from here, reading goes on. A peer that is gone already is no error.
     pub fn end_writing(&self) {
         self.shutdown(Shutdown::Write);

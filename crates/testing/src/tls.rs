@@ -1,18 +1,20 @@
 //! TLS peers for both sides of a tunnel, with a hand on every way to end a stream.
 
 use std::io::{self, Read, Write};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
     ClientConfig, ClientConnection, Connection, HandshakeKind, ProtocolVersion, RootCertStore, ServerConfig,
     ServerConnection, SupportedProtocolVersion,
 };
 
 use crate::ca::{Authority, Issued};
+use crate::forge::Forger;
 use crate::stream::{Address, End, Plain};
 
 /// A TLS version to insist on.
@@ -30,6 +32,9 @@ static ONLY_V12: Versions = &[&rustls::version::TLS12];
 static ONLY_V13: Versions = &[&rustls::version::TLS13];
 
 impl Version {
+    /// All there are.
+    pub const BOTH: [Self; 2] = [Self::V12, Self::V13];
+
     fn only(self) -> Versions {
         match self {
             Self::V12 => ONLY_V12,
@@ -102,10 +107,15 @@ impl TlsClient {
 
     /// Shakes hands over a stream that is connected already.
     pub fn handshake(&self, socket: Plain) -> Result<TlsPeer, End> {
+        TlsPeer::handshake(self.session(), Arc::new(socket))
+    }
+
+    /// A session without a socket, for whoever carries its bytes himself.
+    pub fn session(&self) -> Connection {
         let config = self.config.get_or_init(|| Arc::new(self.build()));
         let name = ServerName::try_from(self.server_name.clone()).expect("a DNS name or IP address");
         let session = ClientConnection::new(Arc::clone(config), name).expect("a client can always start");
-        TlsPeer::handshake(session.into(), Arc::new(socket))
+        session.into()
     }
 
     fn build(&self) -> ClientConfig {
@@ -115,13 +125,12 @@ impl TlsClient {
             .with_root_certificates(Arc::clone(&self.roots));
         let mut config = match &self.identity {
             None => builder.with_no_client_auth(),
-            Some(identity) => builder
-                .with_client_auth_cert(identity.chain(), identity.private_key())
-                .expect("an issued key fits its certificate"),
+            Some(identity) => builder.with_client_cert_resolver(certified(identity)),
         };
         if !self.resumes {
             config.resumption = Resumption::disabled();
         }
+        config.enable_secret_extraction = true;
         config
     }
 }
@@ -172,8 +181,13 @@ impl TlsServer {
     }
 
     pub(crate) fn handshake_shared(&self, socket: Arc<Plain>) -> Result<TlsPeer, End> {
+        TlsPeer::handshake(self.session(), socket)
+    }
+
+    /// A session without a socket, for whoever carries its bytes himself.
+    pub fn session(&self) -> Connection {
         let session = ServerConnection::new(Arc::clone(&self.config)).expect("a server can always start");
-        TlsPeer::handshake(session.into(), socket)
+        session.into()
     }
 
     fn build(identity: &Issued, clients: &ClientCertificates, versions: Versions) -> Self {
@@ -189,10 +203,10 @@ impl TlsServer {
             .with_protocol_versions(versions)
             .expect("the provider serves both versions")
             .with_client_cert_verifier(verifier.expect("there is a root"))
-            .with_single_cert(identity.chain(), identity.private_key())
-            .expect("an issued key fits its certificate");
+            .with_cert_resolver(certified(identity));
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
+        config.enable_secret_extraction = true;
         Self {
             config: Arc::new(config),
         }
@@ -205,6 +219,14 @@ fn roots(authority: &Authority) -> Arc<RootCertStore> {
         .add(authority.trust_anchor())
         .expect("an authority is a trust anchor");
     Arc::new(roots)
+}
+
+/// Certificate and key as they are: rustls' own way refuses a key that does not belong to the
+/// certificate, and certificates of version 1.
+fn certified(identity: &Issued) -> Arc<SingleCertAndKey> {
+    let key =
+        aws_lc_rs::sign::any_supported_type(&identity.private_key()).expect("keys of all kinds can sign");
+    Arc::new(CertifiedKey::new(identity.chain(), key).into())
 }
 
 fn provider() -> Arc<CryptoProvider> {
@@ -273,6 +295,11 @@ impl TlsPeer {
         let _ = self.flush();
     }
 
+    /// The keys and the stream, for whoever wants to break the rules.
+    pub fn into_forger(self) -> (Forger, Arc<Plain>) {
+        (Forger::new(self.session), self.socket)
+    }
+
     /// Closes the connection without close_notify.
     pub fn close_abruptly(self) {
         self.socket.end();
@@ -281,6 +308,29 @@ impl TlsPeer {
     /// Closes the connection with a reset.
     pub fn reset(self) {
         self.socket.reset_when_dropped();
+    }
+
+    /// Sends the alert of a peer that could not open a record: a fatal bad_record_mac.
+    pub fn send_fatal_alert(&mut self) {
+        // As if garbage had arrived: nothing but a failure makes the library send one.
+        let mut garbage: &[u8] = &[&[23, 3, 3, 0, 32], [0; 32].as_slice()].concat();
+        let _ = self.session.read_tls(&mut garbage);
+        let _ = self.session.process_new_packets();
+        let _ = self.flush();
+    }
+
+    /// Two halves for two threads, as a peer needs that sends and receives at once.
+    /// Dropping both closes the connection without close_notify.
+    pub fn split(self) -> (TlsReceiver, TlsSender) {
+        let shared = Arc::new(Halves {
+            session: Mutex::new(self.session),
+            socket: self.socket,
+        });
+        let receiver = TlsReceiver {
+            shared: Arc::clone(&shared),
+            opened: Vec::new(),
+        };
+        (receiver, TlsSender { shared })
     }
 
     /// Reads from the socket into the session.
@@ -321,6 +371,95 @@ impl Write for TlsPeer {
     }
 }
 
+/// What both halves of a split [`TlsPeer`] need.
+struct Halves {
+    session: Mutex<Connection>,
+    socket: Arc<Plain>,
+}
+
+impl Halves {
+    fn session(&self) -> MutexGuard<'_, Connection> {
+        self.session.lock().expect("no holder panics")
+    }
+}
+
+/// The receiving half of a [`TlsPeer`]. Sends nothing, not even an alert.
+pub struct TlsReceiver {
+    shared: Arc<Halves>,
+    opened: Vec<u8>,
+}
+
+impl TlsReceiver {
+    fn receive(&mut self) -> io::Result<()> {
+        let mut sealed = vec![0; 64 * 1024];
+        let length = (&*self.shared.socket).read(&mut sealed)?;
+        let mut rest = &sealed[..length];
+        let mut session = self.shared.session();
+        // At least once: an empty read tells the session of the end.
+        loop {
+            session.read_tls(&mut rest)?;
+            let state = session
+                .process_new_packets()
+                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+            let held = self.opened.len();
+            self.opened.resize(held + state.plaintext_bytes_to_read(), 0);
+            session.reader().read_exact(&mut self.opened[held..])?;
+            if rest.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl Read for TlsReceiver {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.opened.is_empty() {
+            let result = self.shared.session().reader().read(buffer);
+            match result {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.receive()?,
+                result => return result,
+            }
+        }
+        let length = self.opened.as_slice().read(buffer)?;
+        self.opened.drain(..length);
+        Ok(length)
+    }
+}
+
+/// The sending half of a [`TlsPeer`].
+pub struct TlsSender {
+    shared: Arc<Halves>,
+}
+
+impl TlsSender {
+    /// Sends close_notify; the TCP connection stays open both ways.
+    pub fn end_writing(&mut self) {
+        self.shared.session().send_close_notify();
+        // A peer that is gone already shows when the other half reads.
+        let _ = self.flush();
+    }
+}
+
+impl Write for TlsSender {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.shared.session().writer().write(bytes)?;
+        self.flush()?;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let mut sealed = Vec::new();
+        {
+            let mut session = self.shared.session();
+            while session.wants_write() {
+                session.write_tls(&mut sealed)?;
+            }
+        }
+        // Not under the lock: a peer that is read by nobody must still be able to read.
+        (&*self.shared.socket).write_all(&sealed)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use rustls::AlertDescription;
@@ -333,7 +472,7 @@ mod tests {
     #[test]
     fn both_sides_know_each_other_in_both_versions() {
         let pki = Pki::new();
-        for version in [Version::V12, Version::V13] {
+        for version in Version::BOTH {
             let server = TlsServer::new(&pki.server, &ClientCertificates::required(&pki.authority));
             let backend = Backend::tls(server, Behaviour::Echo);
             let client = TlsClient::trusting(&pki.authority)
@@ -380,6 +519,22 @@ mod tests {
     }
 
     #[test]
+    fn certificates_do_not_help_without_their_key() {
+        let pki = Pki::new();
+        let server = TlsServer::new(&pki.server, &ClientCertificates::required(&pki.authority));
+        let backend = Backend::tls(server, Behaviour::Echo);
+        let thief = pki.client.clone().with_key_of(&pki.stranger);
+        let mut peer = TlsClient::trusting(&pki.authority)
+            .identity(&thief)
+            .connect(backend.address())
+            .expect("not refused yet");
+        assert_eq!(
+            read_to_end(&mut peer).1,
+            End::Alert(AlertDescription::DecryptError)
+        );
+    }
+
+    #[test]
     fn chains_through_intermediates_are_sent() {
         let pki = Pki::new();
         let middle = pki.authority.intermediate(&Request::named("middle"));
@@ -414,5 +569,37 @@ mod tests {
         assert_eq!(backend.connection(1).wait_end(), End::Truncated);
         connect().reset();
         assert_eq!(backend.connection(2).wait_end(), End::Reset);
+    }
+
+    #[test]
+    fn halves_send_and_receive_at_once() {
+        let pki = Pki::new();
+        let server = TlsServer::new(&pki.server, &ClientCertificates::Unasked);
+        let backend = Backend::tls(server, Behaviour::Echo);
+        let peer = TlsClient::trusting(&pki.authority)
+            .connect(backend.address())
+            .expect("trusted");
+        let (mut receiver, mut sender) = peer.split();
+        let bytes: Vec<u8> = (0..3_000_000).map(Backend::source_byte).collect();
+        let echoed = std::thread::scope(|scope| {
+            let echoed = scope.spawn(|| read_to_end(&mut receiver));
+            sender.write_all(&bytes).expect("open");
+            sender.end_writing();
+            echoed.join().expect("reading does not panic")
+        });
+        assert!(echoed == (bytes, End::Closed));
+    }
+
+    #[test]
+    fn a_fatal_alert_can_be_sent() {
+        let pki = Pki::new();
+        let server = TlsServer::new(&pki.server, &ClientCertificates::Unasked);
+        let backend = Backend::tls(server, Behaviour::Sink);
+        let mut peer = TlsClient::trusting(&pki.authority)
+            .connect(backend.address())
+            .expect("trusted");
+        peer.send_fatal_alert();
+        let end = backend.connection(0).wait_end();
+        assert_eq!(end, End::Alert(AlertDescription::BadRecordMac));
     }
 }

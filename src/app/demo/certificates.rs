@@ -12,7 +12,9 @@ use rcgen::{
     KeyUsagePurpose,
 };
 
-/// PEM files in a private directory; deleted with this value.
+use super::leftovers::Leftovers;
+
+/// PEM files in a private directory, one of the [`Leftovers`].
 pub(super) struct Files {
     folder: PathBuf,
 }
@@ -20,23 +22,30 @@ pub(super) struct Files {
 impl Files {
     /// Makes the directory and everything in it. With `trust_strangers` the CA bundle also
     /// holds the stranger's CA, which no sane bundle would.
-    pub(super) fn mint(trust_strangers: bool) -> anyhow::Result<Self> {
-        let files = Self {
-            folder: private_folder()?,
-        };
+    pub(super) fn mint(trust_strangers: bool, leftovers: &Leftovers) -> anyhow::Result<Self> {
+        leftovers.add(|kept| {
+            let files = Self {
+                folder: private_folder()?,
+            };
+            kept.folder = Some(files.folder.clone());
+            files.fill(trust_strangers)?;
+            Ok(files)
+        })
+    }
+
+    fn fill(&self, trust_strangers: bool) -> anyhow::Result<()> {
         let ours = authority("ghostunnel demo CA")?;
         let other = authority("somebody else's CA")?;
         let mut bundle = ours.pem();
         if trust_strangers {
             bundle.push_str(&other.pem());
         }
-        files.write("cacert.pem", &bundle)?;
-        files.write("other-cacert.pem", &other.pem())?;
+        self.write("cacert.pem", &bundle)?;
+        self.write("other-cacert.pem", &other.pem())?;
         let names = ["localhost", "127.0.0.1", "::1"];
-        files.issue("server", &ours, &names, ExtendedKeyUsagePurpose::ServerAuth)?;
-        files.issue("client", &ours, &[], ExtendedKeyUsagePurpose::ClientAuth)?;
-        files.issue("stranger", &other, &[], ExtendedKeyUsagePurpose::ClientAuth)?;
-        Ok(files)
+        self.issue("server", &ours, &names, ExtendedKeyUsagePurpose::ServerAuth)?;
+        self.issue("client", &ours, &[], ExtendedKeyUsagePurpose::ClientAuth)?;
+        self.issue("stranger", &other, &[], ExtendedKeyUsagePurpose::ClientAuth)
     }
 
     /// The directory, for people.
@@ -81,13 +90,6 @@ impl Files {
             .with_context(|| format!("cannot create {}", path.display()))?;
         file.write_all(pem.as_bytes())
             .with_context(|| format!("cannot write {}", path.display()))
-    }
-}
-
-impl Drop for Files {
-    fn drop(&mut self) {
-        // Left behind, the files would harm nobody: the directory is private, the CA trusted nowhere.
-        let _best_effort = fs::remove_dir_all(&self.folder);
     }
 }
 

@@ -8,16 +8,17 @@
 mod backend;
 mod certificates;
 mod checks;
+mod leftovers;
 mod tunnels;
 
-use std::io::{IsTerminal, stdout};
+use std::io::{IsTerminal, Write as _, stdout};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::Context as _;
 
 use self::backend::EchoBackend;
 use self::certificates::Files;
+use self::leftovers::Leftovers;
 use self::tunnels::Tunnels;
 use crate::cli::{Breakage, DemoOptions};
 
@@ -26,20 +27,30 @@ const BULK: usize = 64 * 1024 * 1024;
 
 /// Runs the demonstration.
 pub(super) fn run(options: DemoOptions) -> ExitCode {
-    match demonstrate(options) {
+    let outcome = Leftovers::new()
+        .context("cannot handle signals")
+        .and_then(|leftovers| {
+            let outcome = demonstrate(options, &leftovers);
+            if outcome.is_err() {
+                leftovers.let_a_signal_win();
+            }
+            outcome
+        });
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: the demo did not hold: {error:#}");
+            super::complain(&format!("error: the demo did not hold: {error:#}\n"));
             ExitCode::FAILURE
         }
     }
 }
 
-fn demonstrate(options: DemoOptions) -> anyhow::Result<()> {
+fn demonstrate(options: DemoOptions, leftovers: &Leftovers) -> anyhow::Result<()> {
     let breakage = options.breakage;
     say("ghostunnel demo: mutual TLS around a service that speaks none\n");
 
-    let files = Files::mint(breakage == Some(Breakage::Stranger)).context("cannot mint certificates")?;
+    let files =
+        Files::mint(breakage == Some(Breakage::Stranger), leftovers).context("cannot mint certificates")?;
     say(&format!(
         "certificates   a throw-away CA with a server, a client and a stranger in {}",
         files.folder()
@@ -49,7 +60,7 @@ fn demonstrate(options: DemoOptions) -> anyhow::Result<()> {
         "backend        plain echo service on {}",
         backend.address()
     ));
-    let tunnels = Tunnels::start(&files, backend.address(), breakage)?;
+    let tunnels = Tunnels::start(&files, backend.address(), breakage, leftovers)?;
     say(&format!(
         "server tunnel  TLS on {}, plaintext to the backend",
         tunnels.server_address()
@@ -81,16 +92,13 @@ fn demonstrate(options: DemoOptions) -> anyhow::Result<()> {
         tunnels.client_address().port()
     ));
     say(&format!("  curl -s http://{}/_status", tunnels.status_address()));
-    tunnels.wait_for_interrupt()
-}
-
-/// The demo talks to a person: its words go to stdout as they come.
-fn say(text: &str) {
-    println!("{text}");
-}
-
-/// Lets Ctrl-C end the tunnels, which get it too, and not this process before them.
-fn ignore_interrupts() -> std::io::Result<()> {
-    signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::default())?;
+    leftovers.expect_an_end();
+    tunnels.wait_for_end();
     Ok(())
+}
+
+/// The demo talks to a person: its words go to stdout as they come. Somebody who has seen
+/// enough may have closed it; what was found shows in the exit code too.
+fn say(text: &str) {
+    let _reader_may_be_gone = writeln!(stdout(), "{text}");
 }

@@ -1,9 +1,10 @@
 //! The two tunnels, as child processes of the same binary.
 
+use std::borrow::Cow;
 use std::io::{BufRead as _, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,12 +13,13 @@ use anyhow::{Context as _, bail};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::certificates::Files;
-use crate::cli::Breakage;
+use super::leftovers::Leftovers;
+use crate::cli::{self, Breakage};
 
 /// How long a tunnel may take to listen, or to log what is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A server tunnel and a client tunnel, up and listening; killed with this value.
+/// A server tunnel and a client tunnel, up and listening; both are among the [`Leftovers`].
 pub(super) struct Tunnels {
     server: Tunnel,
     client: Tunnel,
@@ -32,6 +34,7 @@ impl Tunnels {
         files: &Files,
         backend: SocketAddr,
         breakage: Option<Breakage>,
+        leftovers: &Leftovers,
     ) -> anyhow::Result<Self> {
         let (server_port, client_port, status_port) =
             (ReservedPort::new()?, ReservedPort::new()?, ReservedPort::new()?);
@@ -49,7 +52,7 @@ impl Tunnels {
         arguments.extend(credentials(files, "server", "cacert.pem"));
         arguments.extend(strings(access));
         arguments.extend(["--status".to_owned(), format!("http://{}", status_port.address)]);
-        let server = Tunnel::start("server tunnel", arguments)?;
+        let server = Tunnel::start("server tunnel", arguments, leftovers)?;
 
         let bundle = if breakage == Some(Breakage::Ca) {
             "other-cacert.pem"
@@ -63,7 +66,7 @@ impl Tunnels {
             server_port.address.to_string(),
         ]);
         arguments.extend(credentials(files, "client", bundle));
-        let client = Tunnel::start("client tunnel", arguments)?;
+        let client = Tunnel::start("client tunnel", arguments, leftovers)?;
         Ok(Self {
             server,
             client,
@@ -112,23 +115,16 @@ impl Tunnels {
             .with_context(|| format!("the server tunnel never logged {phrase:?}"))
     }
 
-    /// The last error that the client tunnel logged, if there is one.
+    /// The first error of a connection that the client tunnel logs, which may come later than
+    /// the end of the connection; nothing if there is none.
     pub(super) fn client_error(&self) -> Option<String> {
-        self.client.log.find(|line| line.contains("error"))
+        self.client.log.wait_for("error on ")
     }
 
-    /// Waits until the tunnels, which get the terminal's Ctrl-C like this process, have ended.
-    pub(super) fn wait_for_interrupt(mut self) -> anyhow::Result<()> {
-        super::ignore_interrupts()?;
-        self.server
-            .child
-            .wait()
-            .context("cannot wait for the server tunnel")?;
-        self.client
-            .child
-            .wait()
-            .context("cannot wait for the client tunnel")?;
-        Ok(())
+    /// Waits until both tunnels have ended, by whatever.
+    pub(super) fn wait_for_end(&self) {
+        self.server.log.wait_until_closed();
+        self.client.log.wait_until_closed();
     }
 }
 
@@ -148,69 +144,56 @@ fn credentials(files: &Files, name: &str, bundle: &str) -> Vec<String> {
     ]
 }
 
-/// One child process and its log.
+/// One child process, by its log.
 struct Tunnel {
-    child: Child,
     arguments: Vec<String>,
     log: Arc<Log>,
 }
 
 impl Tunnel {
-    fn start(name: &str, arguments: Vec<String>) -> anyhow::Result<Self> {
+    fn start(name: &str, arguments: Vec<String>, leftovers: &Leftovers) -> anyhow::Result<Self> {
         let program = std::env::current_exe().context("cannot find the path of this program")?;
-        let child = spawn(&program, &arguments).with_context(|| format!("cannot start the {name}"))?;
-        let mut tunnel = Self {
-            child,
-            arguments,
-            log: Arc::default(),
-        };
-        tunnel.collect_log()?;
-        if tunnel.log.wait_for("listening for connections on").is_none() {
-            bail!("the {name} did not start; its log says:\n{}", tunnel.log.text());
+        let stdout = leftovers.add(|kept| {
+            let mut child =
+                spawn(&program, &arguments).with_context(|| format!("cannot start the {name}"))?;
+            let stdout = child.stdout.take();
+            kept.children.push(child);
+            stdout.context("the tunnel's log is not connected")
+        })?;
+        let log = Log::collect(stdout);
+        if log.wait_for("listening for connections on").is_none() {
+            bail!("the {name} did not start; its log says:\n{}", log.text());
         }
-        Ok(tunnel)
-    }
-
-    fn collect_log(&mut self) -> anyhow::Result<()> {
-        let stdout = self
-            .child
-            .stdout
-            .take()
-            .context("the tunnel's log is not connected")?;
-        let log = Arc::clone(&self.log);
-        thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                log.push(line);
-            }
-            log.close();
-        });
-        Ok(())
+        Ok(Self { arguments, log })
     }
 
     fn command_line(&self) -> String {
-        let words: Vec<_> = self
-            .arguments
-            .iter()
-            .map(|word| word.replace(' ', "\\ "))
-            .collect();
+        let words: Vec<_> = self.arguments.iter().map(|word| quoted(word)).collect();
         format!("ghostunnel {}", words.join(" "))
     }
 }
 
+/// A word as a shell takes it.
+fn quoted(word: &str) -> Cow<'_, str> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        word.into()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''")).into()
+    }
+}
+
+/// Variables that stand for flags are meant for the tunnels of somebody else.
 fn spawn(program: &Path, arguments: &[String]) -> std::io::Result<Child> {
-    Command::new(program)
+    let mut command = Command::new(program);
+    for variable in cli::variables() {
+        command.env_remove(variable);
+    }
+    command
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
-}
-
-impl Drop for Tunnel {
-    fn drop(&mut self) {
-        // It may have ended by itself; either way it must not outlive the demo.
-        let _may_be_gone = self.child.kill();
-        let _reaped = self.child.wait();
-    }
 }
 
 /// Lines that a tunnel has logged so far.
@@ -221,6 +204,25 @@ struct Log {
 }
 
 impl Log {
+    /// Follows a stream to its end.
+    fn collect(stream: ChildStdout) -> Arc<Self> {
+        let log = Arc::new(Self::default());
+        let lines = Arc::clone(&log);
+        thread::spawn(move || {
+            for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                lines.push(line);
+            }
+            lines.close();
+        });
+        log
+    }
+
+    /// Waits for the end of the tunnel.
+    fn wait_until_closed(&self) {
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let _closed = self.grown.wait_while(lines, |lines| !lines.1);
+    }
+
     fn push(&self, line: String) {
         self.lines
             .lock()
@@ -291,5 +293,22 @@ impl ReservedPort {
             address,
             _socket: socket,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_can_be_pasted_whatever_the_temporary_directory_is_called() {
+        for (word, expected) in [
+            ("--listen", "--listen"),
+            ("127.0.0.1:80", "127.0.0.1:80"),
+            ("/tmp/it's $HOME", r"'/tmp/it'\''s $HOME'"),
+            ("", "''"),
+        ] {
+            assert_eq!(quoted(word), expected);
+        }
     }
 }

@@ -17,23 +17,26 @@ fn global_checks_are_usage_errors_in_known_order() {
         ),
         (
             "--status=foo --connect-timeout=0",
-            "invalid --status address: address foo: missing port in address",
+            "invalid --status address: address foo: missing port in address (give HOST:PORT or unix:PATH)",
         ),
         (
             "--status=https://a:b:c",
-            "invalid --status address: address a:b:c: too many colons in address",
+            "invalid --status address: address a:b:c: too many colons in address (give HOST:PORT, with brackets around an IPv6 address: \
+             [::1]:PORT)",
         ),
         (
             "--status=http://",
-            "invalid --status address: missing port in address",
+            "invalid --status address: missing port in address (give HOST:PORT or unix:PATH)",
         ),
         (
             "--status=HTTP://a:1",
-            "invalid --status address: address HTTP://a:1: too many colons in address",
+            "invalid --status address: address HTTP://a:1: too many colons in address (give HOST:PORT, with brackets \
+             around an IPv6 address: [::1]:PORT)",
         ),
         (
             "--status=http://localhost:99/",
-            "invalid --status address: lookup tcp/99/: unknown port",
+            "invalid --status address: lookup tcp/99/: unknown port (a port is a number, or a service that /etc/services \
+             names)",
         ),
         (
             "--status=http://unix:/x",

@@ -1,0 +1,218 @@
+//! This room's state machines against sessions of a TLS library, in memory: every byte and
+//! every piece that travels is the test's choice.
+
+use std::collections::VecDeque;
+use std::io::{Read, Write};
+
+use ghostunnel_testing::{Pki, TlsClient, TlsServer, Version};
+use rustls::Connection;
+
+use super::{
+    ClientAuth, ClientConfigs, Established, Handshake, HandshakeError, Opened, Progress, ServerConfigs,
+    ServerName, Session, SessionError,
+};
+use crate::authorization::Rules;
+use crate::credentials::{Identity, Selection, Store, Trust};
+
+/// Credentials on disk, and configurations made of them.
+pub(crate) struct Scene {
+    pub(crate) pki: Pki,
+}
+
+impl Scene {
+    pub(crate) fn new() -> Self {
+        Self { pki: Pki::new() }
+    }
+
+    fn store(&self, files: &ghostunnel_testing::Files) -> Store {
+        let selection = Selection {
+            identity: Identity::Pair {
+                cert: files.certificate.clone(),
+                key: files.key.clone(),
+            },
+            trust: Trust::Bundle(self.pki.ca_file.clone()),
+        };
+        Store::load(&selection).expect("the files are good")
+    }
+
+    pub(crate) fn server_configs(&self, client_auth: ClientAuth) -> ServerConfigs {
+        let store = self.store(&self.pki.server_files);
+        ServerConfigs::new(&store.current(), client_auth).expect("there is a certificate")
+    }
+
+    /// Our side as a server that admits every client of the authority.
+    pub(crate) fn server(&self) -> Handshake {
+        let configs = self.server_configs(ClientAuth::Required(everybody()));
+        configs.handshake().expect("a server can always start")
+    }
+
+    /// Our side as a client that admits every server of the authority for this name.
+    pub(crate) fn client(&self, name: &str) -> Handshake {
+        let store = self.store(&self.pki.client_files);
+        let name = ServerName {
+            text: name.to_owned(),
+        };
+        let configs = ClientConfigs::new(&store.current(), name, everybody());
+        configs.handshake().expect("a client can always start")
+    }
+
+    /// A client that our server admits.
+    pub(crate) fn good_client(&self, version: Version) -> Peer {
+        let client = TlsClient::trusting(&self.pki.authority).identity(&self.pki.client);
+        Peer::new(client.version(version).session())
+    }
+
+    /// A server that our client admits, and that wants a certificate itself.
+    pub(crate) fn good_server(&self, version: Version) -> Peer {
+        let clients = ghostunnel_testing::ClientCertificates::required(&self.pki.authority);
+        Peer::new(TlsServer::with_version(&self.pki.server, &clients, version).session())
+    }
+
+    /// Both sides of an established connection, ours as server or as client.
+    pub(crate) fn established(&self, version: Version, side: OurSide) -> (Session, Peer) {
+        let (ours, mut peer) = match side {
+            OurSide::Server => (self.server(), self.good_client(version)),
+            OurSide::Client => (self.client("localhost"), self.good_server(version)),
+        };
+        let established = shake_hands(ours, &mut peer, usize::MAX).expect("good peers");
+        (established.session, peer)
+    }
+}
+
+/// Which side of the connection is under test.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OurSide {
+    Server,
+    Client,
+}
+
+/// All four ways to be connected.
+pub(crate) const ALL: [(Version, OurSide); 4] = [
+    (Version::V12, OurSide::Server),
+    (Version::V12, OurSide::Client),
+    (Version::V13, OurSide::Server),
+    (Version::V13, OurSide::Client),
+];
+
+pub(crate) fn everybody() -> Rules {
+    Rules {
+        all: true,
+        ..Rules::default()
+    }
+}
+
+/// The other end, and what travels from it.
+pub(crate) struct Peer {
+    pub(crate) session: Connection,
+    /// Why the other end gave up.
+    pub(crate) error: Option<rustls::Error>,
+    /// Plaintext that it has read.
+    pub(crate) received: Vec<u8>,
+    wire: VecDeque<u8>,
+}
+
+impl Peer {
+    pub(crate) fn new(session: Connection) -> Self {
+        Self {
+            session,
+            error: None,
+            received: Vec::new(),
+            wire: VecDeque::new(),
+        }
+    }
+
+    /// The next bytes it sends, at most so many.
+    pub(crate) fn take(&mut self, most: usize) -> Vec<u8> {
+        while self.session.wants_write() {
+            let mut bytes = Vec::new();
+            self.session
+                .write_tls(&mut bytes)
+                .expect("memory takes everything");
+            self.wire.extend(bytes);
+        }
+        self.wire.drain(..most.min(self.wire.len())).collect()
+    }
+
+    /// Lets it read bytes of ours.
+    pub(crate) fn give(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() && self.error.is_none() {
+            self.session.read_tls(&mut bytes).expect("room");
+            self.error = self.session.process_new_packets().err();
+            // The end of the plaintext is told as an error.
+            let _would_block = self.session.reader().read_to_end(&mut self.received);
+        }
+    }
+
+    /// The records with this plaintext.
+    pub(crate) fn say(&mut self, text: &[u8]) -> Vec<u8> {
+        let mut records = Vec::new();
+        for piece in text.chunks(16 * 1024) {
+            self.session.writer().write_all(piece).expect("room");
+            records.extend(self.take(usize::MAX));
+        }
+        records
+    }
+
+    pub(crate) fn say_goodbye(&mut self) -> Vec<u8> {
+        self.session.send_close_notify();
+        self.take(usize::MAX)
+    }
+}
+
+/// Shakes hands; our side gets the peer's bytes in pieces of this size.
+pub(crate) fn shake_hands(
+    ours: Handshake,
+    peer: &mut Peer,
+    piece: usize,
+) -> Result<Established, HandshakeError> {
+    shake_hands_in_pieces(ours, peer, std::iter::repeat(piece))
+}
+
+/// Shakes hands; our side gets the peer's bytes in pieces of these sizes.
+pub(crate) fn shake_hands_in_pieces(
+    mut ours: Handshake,
+    peer: &mut Peer,
+    mut pieces: impl Iterator<Item = usize>,
+) -> Result<Established, HandshakeError> {
+    loop {
+        let progress = ours.step();
+        peer.give(&ours.outgoing());
+        if progress? == Progress::Done {
+            return ours.finish();
+        }
+        let piece = peer.take(pieces.next().expect("enough pieces"));
+        assert!(!piece.is_empty(), "both sides wait: {:?}", peer.error);
+        ours.receive(&piece);
+    }
+}
+
+/// What came of opening bytes.
+pub(crate) struct Heard {
+    pub(crate) result: Result<Opened, SessionError>,
+    pub(crate) plain: Vec<u8>,
+    pub(crate) reply: Vec<u8>,
+}
+
+/// Opens bytes behind those that the session keeps, as the relay does.
+pub(crate) fn hear(session: &mut Session, bytes: &[u8]) -> Heard {
+    let mut input = [session.unopened(), bytes].concat();
+    let (mut plain, mut reply) = (Vec::new(), Vec::new());
+    let result = session.open(&mut input, &mut plain, &mut reply);
+    Heard { result, plain, reply }
+}
+
+/// Seals this plaintext.
+pub(crate) fn speak(session: &mut Session, text: &[u8]) -> Result<Vec<u8>, SessionError> {
+    let mut out = vec![0; text.len() + super::SEAL_OVERHEAD];
+    let length = session.seal(text, &mut out)?;
+    out.truncate(length);
+    Ok(out)
+}
+
+/// Says close_notify.
+pub(crate) fn close(session: &mut Session) -> Result<Vec<u8>, SessionError> {
+    let mut out = vec![0; super::CLOSE_NOTIFY_ROOM];
+    let length = session.close(&mut out)?;
+    out.truncate(length);
+    Ok(out)
+}
