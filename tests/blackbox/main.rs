@@ -4,19 +4,19 @@
 
 mod access;
 mod client;
-mod server;
+mod demo;
+mod deployments;
+mod flags;
 mod half_close;
-mod pair;
 mod load;
+mod local_users;
 mod logging;
 mod metrics;
 mod operator;
+mod pair;
 mod reload;
+mod sandbox;
+mod server;
 mod shutdown;
 mod status;
-mod deployments;
-mod local_users;
-mod sandbox;
-mod demo;
-mod flags;
 mod support;

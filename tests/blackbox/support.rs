@@ -110,6 +110,8 @@ fn as_root(tool: &str) -> Option<PathBuf> {
     }
     skip("only root can become another user or replace /etc");
     None
+}
+
 /// The path of the binary under test, for what is started in other ways.
 pub(crate) fn binary() -> PathBuf {
     env::var_os("GHOSTUNNEL_BIN")
