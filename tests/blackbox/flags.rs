@@ -944,9 +944,7 @@ fn a_unix_socket_that_cannot_be_made_is_refused_with_what_to_do() {
 #[test]
 fn a_dead_backend_is_named_in_the_log_and_the_tunnel_stays_up() {
     let (pki, listen, dead) = (Pki::new(), ReservedPort::new(), ReservedPort::new());
-    let process = server(&pki, &listen, &dead.address().into())
-        .arg("--allow-all")
-        .start();
+    let process = server(&pki, &listen, &dead.address()).arg("--allow-all").start();
     process.wait_listening(listen.port());
     for _ in 0..2 {
         let mark = process.mark();

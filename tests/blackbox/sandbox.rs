@@ -322,7 +322,7 @@ fn under_strace<'a>(
 /// A whole command line of a server that can start.
 fn plain_server(pki: &Pki, port: &ReservedPort) -> Command {
     let nobody = ReservedPort::new();
-    let mut command = server(pki, port, &nobody.address().into());
+    let mut command = server(pki, port, &nobody.address());
     command.arg("--allow-all");
     command
 }

@@ -1,20 +1,13 @@
 //! What the modules of this suite share: starting the binary, and tunnels with the usual
 //! credentials.
 
-use std::fmt::Display;
-
-use ghostunnel_testing::{Command, Pki, ReservedPort};
-use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-
-use ghostunnel_testing::{Address, Command, Pki, ReservedPort, require_tool, skip};
 use std::env;
+use std::fmt::Display;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use ghostunnel_testing::{Address, Command, Pki, ReservedPort, require_tool};
+use ghostunnel_testing::{Command, Pki, ReservedPort, require_tool, skip};
 
 /// The binary under test, with arguments to be added.
 pub(crate) fn ghostunnel() -> Command {
