@@ -7,11 +7,12 @@ use tracing::info;
 
 use super::tunnel::Assembled;
 use crate::lifecycle::{Lifecycle, Phase};
+use crate::metrics::{Registry, ReloadResult};
 
 /// Reads the credentials of all tunnels again. A tunnel takes its new ones whole or keeps its
 /// old ones whole; the new ones are in force before the status port shows that a reload has
 /// happened.
-pub(super) fn reload(tunnels: &[Arc<Assembled>], lifecycle: &Lifecycle) {
+pub(super) fn reload(tunnels: &[Arc<Assembled>], lifecycle: &Lifecycle, metrics: &Registry) {
     let at = SystemTime::now();
     lifecycle.set_phase(Phase::Reloading);
     let mut failures = Vec::new();
@@ -23,8 +24,10 @@ pub(super) fn reload(tunnels: &[Arc<Assembled>], lifecycle: &Lifecycle) {
     }
     info!("reloading configuration complete");
     let result = if failures.is_empty() {
+        metrics.reload_finished(ReloadResult::Success);
         Ok(())
     } else {
+        metrics.reload_finished(ReloadResult::Failure);
         Err(failures.join("; "))
     };
     lifecycle.reload_finished(at, result);

@@ -257,6 +257,7 @@ fn confine(config: &Config, acquired: Acquired) -> Result<Confined, StartError> 
 struct Serving {
     tunnels: Vec<Arc<Assembled>>,
     lifecycle: Lifecycle,
+    metrics: Arc<Registry>,
     drain: Drain,
     shutdown_requests: mpsc::Receiver<Intent>,
     _workers: Arc<Workers>,
@@ -286,8 +287,9 @@ fn serve(config: &Config, loaded: Loaded, confined: Confined, log: &Log) -> Resu
         let sources = Sources {
             tunnels: views,
             lifecycle: lifecycle.clone(),
-            metrics,
+            metrics: Arc::clone(&metrics),
             metrics_prefix: config.metrics.prefix.clone(),
+            gauges: status_port::gauges(&tunnels, log),
             shutdown: request_shutdown,
             request_head_timeout: config.connect_timeout(),
         };
@@ -302,6 +304,7 @@ fn serve(config: &Config, loaded: Loaded, confined: Confined, log: &Log) -> Resu
     Ok(Serving {
         tunnels,
         lifecycle,
+        metrics,
         drain,
         shutdown_requests,
         _workers: workers,
@@ -344,7 +347,7 @@ async fn until_shutdown(config: &Config, serving: &mut Serving, intents: &mut In
                 if trigger.is_announced() {
                     info!("{trigger}");
                 }
-                reload::reload(&serving.tunnels, &serving.lifecycle);
+                reload::reload(&serving.tunnels, &serving.lifecycle, &serving.metrics);
             }
             Intent::Shutdown(trigger) => {
                 info!("{trigger}");

@@ -2,11 +2,19 @@
 //!
 //! The proxy tells the registry what happens; the status port renders it on request.
 
+mod instruments;
 pub mod json;
+mod process;
+pub mod prometheus;
+mod reasons;
 mod registry;
 mod reservoir;
 
-pub use registry::{Declaration, Registry, Sample, Unit, Value};
+pub use instruments::{Distribution, Reason, Timing};
+pub use reasons::{DialFailure, HandshakeFailure, ReloadResult};
+pub use registry::{
+    CertificateExpiry, Declaration, Family, Gauges, Point, Points, Registry, Sample, Unit, Value,
+};
 pub use reservoir::Summary;
 
 /// Names of metrics.

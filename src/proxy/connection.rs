@@ -7,13 +7,14 @@ use tokio::time::Instant;
 use tracing::info;
 
 use super::accept::Arrival;
+use super::handshake::{self, Failure};
 use super::pipe::Pipe;
 use super::relay::{self, Deadlines, Observer, TlsEnd, Volume};
-use super::upstream::{self, Upstream};
-use super::{Shared, Side, deadline_after, handshake};
+use super::upstream::{self, Unreached, Upstream};
+use super::{Shared, Side, deadline_after};
 use crate::authorization::Admission;
 use crate::logging::class;
-use crate::metrics::Registry;
+use crate::metrics::{HandshakeFailure, Registry};
 use crate::net::{Accepted, Stream};
 use crate::tls::{Established, PeerIdentity, Session};
 
@@ -61,7 +62,11 @@ async fn join(shared: &Shared, accepted: Accepted) -> Option<Joined> {
     let deadline = deadline_after(shared.limits.connect_timeout);
     let mut stream = match accepted.into_stream() {
         Ok(stream) => stream,
-        Err(error) => return dial_failed(shared, &format!("cannot use the accepted socket: {error}")),
+        Err(error) => {
+            shared.surroundings.metrics.accept_failed();
+            info!(target: class::CONN_ERRS, "error accepting connection: cannot use the accepted socket: {error}");
+            return None;
+        }
     };
     let (admission, tls) = match &shared.side {
         Side::Client(_) => (Admission::local_peer(), None),
@@ -78,13 +83,13 @@ async fn join(shared: &Shared, accepted: Accepted) -> Option<Joined> {
     let upstream = match unless_draining(shared, upstream::reach(shared, &admission, deadline)).await {
         Some(Ok(upstream)) => upstream,
         failed => {
-            let text = failed
+            let unreached = failed
                 .and_then(Result::err)
-                .unwrap_or_else(|| upstream::canceled_text(shared));
+                .unwrap_or_else(|| upstream::canceled(shared));
             if let Some((mut session, _)) = tls {
                 handshake::hang_up(&mut session, &mut stream).await;
             }
-            return dial_failed(shared, &text);
+            return dial_failed(shared, &unreached);
         }
     };
     join_ends(stream, tls, upstream)
@@ -124,31 +129,32 @@ async fn shake_hands(shared: &Shared, stream: &mut Stream, deadline: Instant) ->
     let from = stream.peer().address().to_string();
     let started = Instant::now();
     let outcome = match configs.handshake() {
-        Err(error) => Err(format!("tls: {error}")),
+        Err(error) => Err(Failure::unconfigured(&error)),
         Ok(handshake) => {
             let driven = tokio::time::timeout_at(deadline, handshake::drive(handshake, stream));
             match unless_draining(shared, driven).await {
-                None => Err("context canceled".to_owned()),
-                Some(Err(_)) => {
-                    metrics.handshake_timed_out();
-                    Err("context deadline exceeded".to_owned())
-                }
+                None => Err(Failure::new(HandshakeFailure::Canceled, "context canceled")),
+                Some(Err(_)) => Err(Failure::timed_out()),
                 Some(Ok(outcome)) => outcome,
             }
         }
     };
     metrics.handshake_took(started.elapsed());
     outcome
-        .inspect_err(|text| {
-            metrics.connection_failed();
+        .inspect_err(|Failure { reason, text }| {
+            metrics.handshake_failed(*reason);
             info!(target: class::HANDSHAKE_ERRS, "error on TLS handshake from {from}: {text}");
         })
         .ok()
 }
 
-fn dial_failed(shared: &Shared, text: &str) -> Option<Joined> {
-    shared.surroundings.metrics.connection_failed();
-    info!(target: class::CONN_ERRS, "error on dial: {text}");
+fn dial_failed(shared: &Shared, unreached: &Unreached) -> Option<Joined> {
+    let metrics = &shared.surroundings.metrics;
+    metrics.dial_failed(unreached.reason);
+    if let Some(reason) = unreached.handshake {
+        metrics.target_handshake_failed(reason);
+    }
+    info!(target: class::CONN_ERRS, "error on dial: {}", unreached.text);
     None
 }
 
@@ -171,31 +177,47 @@ impl Joined {
             close_timeout: shared.limits.close_timeout,
             end_of_life: shared.limits.max_lifetime.map(deadline_after),
         };
-        let volume = relay::relay(tls, plain, deadlines, &Faults(&shared.surroundings.metrics)).await;
-        let Volume {
-            opened: from_tls,
-            sealed: from_plain,
-        } = volume;
-        let (forwarded, returned) = if pipe.is_tls_accepted() {
-            (from_tls, from_plain)
-        } else {
-            (from_plain, from_tls)
+        let watcher = Watcher {
+            metrics: &shared.surroundings.metrics,
+            is_tls_accepted: pipe.is_tls_accepted(),
         };
+        let volume = relay::relay(tls, plain, deadlines, &watcher).await;
+        let (forwarded, returned) = watcher.directions(volume);
         let summary = pipe.summary(forwarded, returned, opened.elapsed());
         info!(target: class::CONNS, "closed pipe: {pipe} {summary}");
     }
 }
 
-/// Logs and counts what goes wrong in a relay.
-struct Faults<'a>(&'a Registry);
+/// Logs and counts what happens in a relay.
+struct Watcher<'a> {
+    metrics: &'a Registry,
+    is_tls_accepted: bool,
+}
 
-impl Observer for Faults<'_> {
+impl Watcher<'_> {
+    /// What went forward, from the peer to the target, and what came back.
+    fn directions(&self, volume: Volume) -> (u64, u64) {
+        let Volume { opened, sealed } = volume;
+        if self.is_tls_accepted {
+            (opened, sealed)
+        } else {
+            (sealed, opened)
+        }
+    }
+}
+
+impl Observer for Watcher<'_> {
+    fn moved(&self, volume: Volume) {
+        let (forwarded, returned) = self.directions(volume);
+        self.metrics.bytes_relayed(forwarded, returned);
+    }
+
     fn failed(&self, text: &str) {
         info!(target: class::CONN_ERRS, "error during copy: {text}");
     }
 
     fn timed_out(&self, text: &str) {
-        self.0.direction_timed_out();
+        self.metrics.direction_timed_out();
         self.failed(text);
     }
 }

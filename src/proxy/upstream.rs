@@ -3,9 +3,11 @@
 
 use tokio::time::Instant;
 
-use super::{Shared, Side, deadline_after, handshake};
+use super::handshake::{self, Failure};
+use super::{Shared, Side, deadline_after};
 use crate::authorization::Admission;
-use crate::net::{self, Kind, Stream};
+use crate::metrics::{DialFailure, HandshakeFailure};
+use crate::net::{self, DialError, Kind, Stream};
 use crate::tls::Established;
 
 /// The target, reached.
@@ -15,47 +17,85 @@ pub(super) struct Upstream {
     pub(super) tls: Option<Established>,
 }
 
-/// Reaches the target for an admitted peer by `deadline`; the error is the text of the log.
+/// Why the target was not reached.
+#[derive(Debug)]
+pub(super) struct Unreached {
+    /// For the metrics.
+    pub(super) reason: DialFailure,
+    /// Why the handshake with it failed, if it came to one.
+    pub(super) handshake: Option<HandshakeFailure>,
+    /// For the log.
+    pub(super) text: String,
+}
+
+impl From<DialError> for Unreached {
+    fn from(error: DialError) -> Self {
+        let reason = match error {
+            DialError::Lookup(_) => DialFailure::Lookup,
+            DialError::LookupTimedOut(_) | DialError::TimedOut(_) => DialFailure::TimedOut,
+            DialError::Refused { .. } | DialError::MissingAddress => DialFailure::Refused,
+        };
+        Self {
+            reason,
+            handshake: None,
+            text: error.to_string(),
+        }
+    }
+}
+
+impl From<Failure> for Unreached {
+    fn from(failure: Failure) -> Self {
+        Self {
+            reason: DialFailure::Tls,
+            handshake: Some(failure.reason),
+            text: failure.text,
+        }
+    }
+}
+
+/// Reaches the target for an admitted peer by `deadline`.
 ///
 /// The admission is not looked at: asking for it is what keeps everybody else out.
 pub(super) async fn reach(
     shared: &Shared,
     _admission: &Admission,
     deadline: Instant,
-) -> Result<Upstream, String> {
+) -> Result<Upstream, Unreached> {
     let resolver = &shared.surroundings.resolver;
-    let mut stream = net::dial(&shared.target, resolver, deadline)
-        .await
-        .map_err(|error| error.to_string())?;
+    let mut stream = net::dial(&shared.target, resolver, deadline).await?;
     let tls = match &shared.side {
         Side::Server(_) => None,
         Side::Client(configs) => {
-            let handshake = configs.handshake().map_err(|error| format!("tls: {error}"))?;
+            let handshake = configs
+                .handshake()
+                .map_err(|error| Failure::unconfigured(&error))?;
             let driven = tokio::time::timeout_at(deadline, handshake::drive(handshake, &mut stream));
-            Some(
-                driven
-                    .await
-                    .map_err(|_| "context deadline exceeded".to_owned())??,
-            )
+            Some(driven.await.map_err(|_| Failure::timed_out())??)
         }
     };
     Ok(Upstream { stream, tls })
 }
 
-/// What the log says of a dial that was given up because the process is shutting down.
-pub(super) fn canceled_text(shared: &Shared) -> String {
+/// A dial that was given up because the process is shutting down.
+pub(super) fn canceled(shared: &Shared) -> Unreached {
     let network = match shared.target.kind() {
         Kind::Tcp(_) => "tcp ",
         // Here the address as typed already names the network.
         Kind::Unix(_) => "",
     };
-    format!("dial {network}{}: operation was canceled", shared.target.text())
+    Unreached {
+        reason: DialFailure::Canceled,
+        handshake: None,
+        text: format!("dial {network}{}: operation was canceled", shared.target.text()),
+    }
 }
 
 /// Reaches the target and hangs up, without waiting for the target to do the same.
 pub(super) async fn probe(shared: &Shared) -> Result<(), String> {
     let deadline = deadline_after(shared.limits.connect_timeout);
-    let upstream = reach(shared, &Admission::local_peer(), deadline).await?;
+    let upstream = reach(shared, &Admission::local_peer(), deadline)
+        .await
+        .map_err(|unreached| unreached.text)?;
     if let Upstream {
         stream,
         tls: Some(mut tls),

@@ -17,6 +17,7 @@ mod metrics;
 mod notify;
 mod operator;
 mod pair;
+mod prometheus;
 mod reload;
 mod sandbox;
 mod server;
