@@ -16,11 +16,13 @@ use tokio::sync::mpsc;
 use tokio::task::{LocalSet, spawn_local};
 use tracing::info;
 
+use super::reporting::Reporting;
 use super::status_port::{self, StatusListener};
 use super::tunnel::Assembled;
-use super::{reload, sandbox_plan};
+use super::{reload, reporting, sandbox_plan};
 use crate::cli::Run;
 use crate::config::{Config, Tunnel};
+use crate::credentials::Store;
 use crate::lifecycle::{
     Drain, Intent, Intents, Lifecycle, Notifier, Phase, Pulse, ShutdownTrigger, Signals, reload_channel,
 };
@@ -200,11 +202,14 @@ struct Loaded {
     metrics: Arc<Registry>,
     drain: Drain,
     pulse: Pulse,
+    resolver: Resolver,
+    /// Trust anchors for receivers of metrics.
+    trust: Option<Arc<Store>>,
 }
 
 fn load(config: &Config) -> Result<Loaded, StartError> {
-    // Nobody could read them without a status port.
-    let metrics = Arc::new(if config.status.is_some() {
+    let trust = reporting::prepare(config)?;
+    let metrics = Arc::new(if config.status.is_some() || config.metrics.is_pushed() {
         Registry::new()
     } else {
         Registry::disabled()
@@ -224,6 +229,8 @@ fn load(config: &Config) -> Result<Loaded, StartError> {
         metrics,
         drain,
         pulse,
+        resolver,
+        trust,
     })
 }
 
@@ -258,6 +265,8 @@ struct Serving {
     tunnels: Vec<Arc<Assembled>>,
     lifecycle: Lifecycle,
     metrics: Arc<Registry>,
+    trust: Option<Arc<Store>>,
+    reporting: Reporting,
     drain: Drain,
     shutdown_requests: mpsc::Receiver<Intent>,
     _workers: Arc<Workers>,
@@ -272,6 +281,8 @@ fn serve(config: &Config, loaded: Loaded, confined: Confined, log: &Log) -> Resu
         metrics,
         drain,
         pulse,
+        resolver,
+        trust,
     } = loaded;
     let lifecycle = Lifecycle::announcing(confined.notifier.clone(), subject(config));
     let (request_shutdown, shutdown_requests) = mpsc::channel(1);
@@ -300,11 +311,14 @@ fn serve(config: &Config, loaded: Loaded, confined: Confined, log: &Log) -> Resu
         tunnel.proxy.serve(listener, &workers, index);
     }
     spawn_local(confined.notifier.keep_alive(pulse));
+    let reporting = Reporting::start(&config.metrics, &metrics, &resolver, trust.clone());
     lifecycle.set_phase(Phase::Listening);
     Ok(Serving {
         tunnels,
         lifecycle,
         metrics,
+        trust,
+        reporting,
         drain,
         shutdown_requests,
         _workers: workers,
@@ -347,7 +361,8 @@ async fn until_shutdown(config: &Config, serving: &mut Serving, intents: &mut In
                 if trigger.is_announced() {
                     info!("{trigger}");
                 }
-                reload::reload(&serving.tunnels, &serving.lifecycle, &serving.metrics);
+                let trust = serving.trust.as_deref();
+                reload::reload(&serving.tunnels, trust, &serving.lifecycle, &serving.metrics);
             }
             Intent::Shutdown(trigger) => {
                 info!("{trigger}");
@@ -368,6 +383,7 @@ async fn drain(config: &Config, serving: Serving, intents: &Intents) -> ExitCode
     info!("shutdown proxy, waiting for drain");
     let limit = config.lifecycle.shutdown_timeout.saturating_add(CLOSING);
     let drained = tokio::time::timeout(limit, serving.drain.drained()).await;
+    serving.reporting.finish().await;
     if drained.is_err() {
         info!("graceful shutdown timeout: forcing exit");
         return ExitCode::FAILURE;

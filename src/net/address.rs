@@ -166,6 +166,15 @@ impl TargetAddr {
         })
     }
 
+    /// Parses `HOST:PORT` and nothing else: here `unix:80` is port 80 of a host.
+    pub fn tcp(text: &str) -> Result<Self, AddressError> {
+        Ok(Self {
+            text: text.to_owned(),
+            reach: Reach::Anywhere,
+            kind: Kind::Tcp(HostPort::parse(text)?),
+        })
+    }
+
     /// The address as typed.
     pub fn text(&self) -> &str {
         &self.text
@@ -203,7 +212,7 @@ impl Kind {
 }
 
 impl HostPort {
-    fn parse(text: &str) -> Result<Self, AddressError> {
+    pub(super) fn parse(text: &str) -> Result<Self, AddressError> {
         let (host, port) = split(text)?;
         Ok(Self {
             host: host.to_owned(),
@@ -481,6 +490,15 @@ mod tests {
                 refused.map(|()| unreachable!())
             );
         }
+    }
+
+    #[test]
+    fn a_tcp_target_has_no_other_forms() {
+        for text in ["unix:80", "systemd:80", "[::1]:80"] {
+            let target = TargetAddr::tcp(text).expect(text);
+            assert!(matches!(target.kind(), Kind::Tcp(_)), "{text}");
+        }
+        assert!(TargetAddr::tcp("unix:/run/x.sock:1").is_err());
     }
 
     #[test]

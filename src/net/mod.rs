@@ -17,6 +17,6 @@ mod stream;
 pub use address::{AddressError, HostPort, Kind, ListenAddr, Reach, TargetAddr, UnixName};
 pub use dial::{Destination, DialError, dial};
 pub use listen::{Accepted, Acceptor, Bound, ListenError, Listener};
-pub use resolve::{LookupError, Resolver};
+pub use resolve::{LookupError, Resolver, resolve_once};
 pub use stale_socket::Obstacle;
 pub use stream::{Label, Operation, Stream};

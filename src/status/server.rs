@@ -26,7 +26,7 @@ use super::health::{self, TunnelView};
 use super::routes::{Route, route};
 use super::secure;
 use crate::lifecycle::{Intent, Lifecycle, Phase, ShutdownTrigger};
-use crate::metrics::{Gauges, Registry, json, prometheus};
+use crate::metrics::{Gauges, Registry, hostname, json, prometheus};
 
 /// How many status connections are served at once; more wait in the backlog. Far above
 /// what monitoring needs, and a bound on what strangers can make the process hold, since
@@ -403,8 +403,4 @@ impl<L: Listen> Entrance<L> {
         self.not_before = Some(Instant::now() + pause);
         self.pause = (pause * 2).min(ACCEPT_PAUSES.1);
     }
-}
-
-fn hostname() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }

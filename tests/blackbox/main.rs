@@ -18,6 +18,7 @@ mod notify;
 mod operator;
 mod pair;
 mod prometheus;
+mod push;
 mod reload;
 mod sandbox;
 mod server;
