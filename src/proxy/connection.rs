@@ -123,19 +123,20 @@ async fn shake_hands(shared: &Shared, stream: &mut Stream, deadline: Instant) ->
     let metrics = &shared.surroundings.metrics;
     let from = stream.peer().address().to_string();
     let started = Instant::now();
-    let outcome = match configs.handshake() {
-        Err(error) => Err(format!("tls: {error}")),
-        Ok(handshake) => {
-            let driven = tokio::time::timeout_at(deadline, handshake::drive(handshake, stream));
-            match unless_draining(shared, driven).await {
-                None => Err("context canceled".to_owned()),
-                Some(Err(_)) => {
-                    metrics.handshake_timed_out();
-                    Err("context deadline exceeded".to_owned())
-                }
-                Some(Ok(outcome)) => outcome,
-            }
+    let shaken = tokio::time::timeout_at(deadline, async {
+        // A silent peer costs a socket and no more, and one that is silent while credentials are
+        // renewed meets the new ones.
+        handshake::first_bytes(stream).await?;
+        let handshake = configs.handshake().map_err(|error| format!("tls: {error}"))?;
+        handshake::drive(handshake, stream).await
+    });
+    let outcome = match unless_draining(shared, shaken).await {
+        None => Err("context canceled".to_owned()),
+        Some(Err(_)) => {
+            metrics.handshake_timed_out();
+            Err("context deadline exceeded".to_owned())
         }
+        Some(Ok(outcome)) => outcome,
     };
     metrics.handshake_took(started.elapsed());
     outcome
