@@ -10,6 +10,7 @@ mod dial;
 mod error_text;
 mod listen;
 mod resolve;
+mod socket_file;
 mod stale_socket;
 mod stream;
 

@@ -167,7 +167,7 @@ impl ClientCertVerifier for ClientVerifier {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        algorithms().supported_schemes()
+        options::SIGNATURE_SCHEMES.to_vec()
     }
 }
 
@@ -219,7 +219,7 @@ impl ServerCertVerifier for ServerVerifier {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        algorithms().supported_schemes()
+        options::SIGNATURE_SCHEMES.to_vec()
     }
 }
 

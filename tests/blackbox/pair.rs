@@ -74,22 +74,10 @@ pub(crate) const ROUTES: [Route; 6] = [
 /// A command line for a tunnel between any two addresses, which admits everybody that the
 /// authority of `pki` vouches for.
 pub(crate) fn command(mode: Mode, pki: &Pki, listen: &str, target: &str) -> Command {
-    let (word, files) = match mode {
-        Mode::Server => ("server", &pki.server_files),
-        Mode::Client => ("client", &pki.client_files),
-    };
-    let mut command = support::ghostunnel();
-    command
-        .arg(word)
-        .flag("--listen", listen)
-        .flag("--target", target)
-        .flag("--cacert", &pki.ca_file)
-        .flag("--cert", &files.certificate)
-        .flag("--key", &files.key);
-    if mode == Mode::Server {
-        command.arg("--allow-all");
+    match mode {
+        Mode::Server => support::server_at(pki, listen, target),
+        Mode::Client => support::client_at(pki, listen, target),
     }
-    command
 }
 
 /// A running tunnel, and what is needed to make connections through it.
@@ -107,6 +95,11 @@ pub(crate) struct Tunnel {
 impl Tunnel {
     /// Starts a tunnel with further flags.
     pub(crate) fn start(route: Route, flags: &[&str]) -> Self {
+        Self::start_with(route, |command| command.args(flags))
+    }
+
+    /// Starts a tunnel with a command line that `adapt` has changed.
+    pub(crate) fn start_with(route: Route, adapt: impl FnOnce(&mut Command) -> &mut Command) -> Self {
         let pki = Pki::new();
         let (near, port) = match route.near {
             Network::Tcp => {
@@ -116,9 +109,9 @@ impl Tunnel {
             Network::Unix => (pki.path("near").as_path().into(), None),
         };
         let far = Listener::bind(route.far, &pki.path("far"));
-        let process = command(route.mode, &pki, &near.to_string(), &far.address.to_string())
-            .args(flags)
-            .start();
+        let mut command = command(route.mode, &pki, &near.to_string(), &far.address.to_string());
+        adapt(&mut command);
+        let process = command.start();
         process.wait_for_line("listening for connections on");
         Self {
             process,
@@ -163,6 +156,11 @@ impl Tunnel {
                 (socket.into(), far.into())
             }
         }
+    }
+
+    /// The near end of a server tunnel, whether or not the far one is reached.
+    pub(crate) fn try_shake_hands(&self) -> Result<Peer, End> {
+        self.client.handshake(self.dial()).map(Peer::from)
     }
 
     /// Waits until as many pairs as this have ended.
@@ -218,7 +216,7 @@ impl Listener {
     }
 
     fn accept(&self) -> Plain {
-        // Linux does not hand O_NONBLOCK on to what is accepted.
+        // What is accepted waits again: Linux does not hand O_NONBLOCK on.
         eventually_some("the tunnel has dialled", || match &self.socket {
             ListenerSocket::Tcp(socket) => socket.accept().ok().map(|(stream, _)| stream.into()),
             ListenerSocket::Unix(socket) => socket.accept().ok().map(|(stream, _)| stream.into()),

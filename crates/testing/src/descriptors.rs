@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// The number of open descriptors.
@@ -10,6 +12,17 @@ pub fn descriptors(pid: u32) -> usize {
         Ok(entries) => entries.count(),
         Err(error) => panic!("cannot count the descriptors of process {pid}: {error}"),
     }
+}
+
+/// How many descriptors the process can still open. Not the limit less [`descriptors`]: what it
+/// has inherited may have numbers beyond the limit.
+pub fn free_descriptors(pid: u32) -> u64 {
+    let (limit, _) = descriptor_limits(pid);
+    let limit = limit.expect("the number of descriptors is limited");
+    let numbers = fs::read_dir(format!("/proc/{pid}/fd"))
+        .unwrap_or_else(|error| panic!("cannot list the descriptors of process {pid}: {error}"))
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u64>().ok());
+    limit - numbers.filter(|number| *number < limit).count() as u64
 }
 
 /// Soft and hard limit on open descriptors; `None` is unlimited.
@@ -31,6 +44,28 @@ pub fn raise_descriptor_limit() {
         maximum,
     };
     setrlimit(Resource::Nofile, limit).expect("the soft limit may reach the hard one");
+}
+
+/// Duplicates of the TCP and UNIX sockets of a process, to ask for their options. Needs the
+/// right to trace it: a child of this user will do, or any process for root.
+pub fn sockets(pid: u32) -> Vec<socket2::Socket> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let pid = pid.expect("a valid process id");
+    let process = pidfd_open(pid, PidfdFlags::empty())
+        .unwrap_or_else(|error| panic!("cannot open process {pid:?}: {error}"));
+    let folder = format!("/proc/{}/fd", pid.as_raw_nonzero());
+    let entries = fs::read_dir(&folder).unwrap_or_else(|error| panic!("cannot list {folder}: {error}"));
+    entries
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            let link = fs::read_link(entry.path()).ok()?;
+            link.to_str()?.strip_prefix("socket:")?;
+            let number = entry.file_name().to_str()?.parse().ok()?;
+            // Fails for one that was closed since.
+            let duplicate = pidfd_getfd(&process, number, PidfdGetfdFlags::empty()).ok()?;
+            Some(socket2::Socket::from(duplicate))
+        })
+        .collect()
 }
 
 /// One thread of a process.
@@ -133,6 +168,20 @@ mod tests {
             .map(|_| File::open("/dev/null").expect("it exists"))
             .collect();
         assert!(descriptors(pid) > before + 50);
+        let (soft, _) = descriptor_limits(pid);
+        assert!(free_descriptors(pid) + 50 < soft.expect("limited"));
         drop(files);
+    }
+
+    #[test]
+    fn sockets_of_a_process_can_be_looked_at() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let found = sockets(process::id());
+        let is_ours = |socket: &socket2::Socket| {
+            let local = socket.local_addr().ok().and_then(|local| local.as_socket());
+            local == Some(address) && socket.is_listener().expect("a socket")
+        };
+        assert!(found.iter().any(is_ours));
     }
 }

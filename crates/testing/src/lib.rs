@@ -24,7 +24,8 @@ mod tls;
 pub use backend::{Backend, Behaviour, Connection};
 pub use ca::{Attribute, Authority, Files, Issued, KeyKind, Pki, Request, Usage, oid, private_dir};
 pub use descriptors::{
-    Memory, Thread, descriptor_limits, descriptors, memory, raise_descriptor_limit, threads,
+    Memory, Thread, descriptor_limits, descriptors, free_descriptors, memory, raise_descriptor_limit,
+    sockets, threads,
 };
 pub use eventually::{DEADLINE, eventually, eventually_some, within};
 pub use forge::{Content, Forger};

@@ -27,16 +27,25 @@ impl ReservedPort {
 
     /// Reserves a port of this address.
     pub fn on(ip: impl Into<IpAddr>) -> Self {
-        let any_port = SocketAddr::new(ip.into(), 0);
-        let socket = Socket::new(Domain::for_address(any_port), Type::STREAM, None).expect("a socket");
+        Self::try_at(SocketAddr::new(ip.into(), 0)).expect("the kernel has a free port")
+    }
+
+    /// Reserves this port, unless somebody has it.
+    ///
+    /// An IPv6 wildcard does not include IPv4, so that a port can be reserved in both families.
+    pub fn try_at(address: SocketAddr) -> Option<Self> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).expect("a socket");
         socket.set_reuse_address(true).expect("SO_REUSEADDR");
         socket.set_reuse_port(true).expect("SO_REUSEPORT");
-        socket.bind(&any_port.into()).expect("the kernel has a free port");
+        if address.is_ipv6() {
+            socket.set_only_v6(true).expect("IPV6_V6ONLY");
+        }
+        socket.bind(&address.into()).ok()?;
         let address = socket.local_addr().ok().and_then(|address| address.as_socket());
-        Self {
+        Some(Self {
             address: address.expect("bound to an IP address"),
             _reservation: socket,
-        }
+        })
     }
 
     /// The reserved port.
