@@ -393,7 +393,8 @@ fn admitted_peers_that_break_the_rules_hurt_themselves_only() {
     ]
     .concat();
     for version in BOTH {
-        let attacks: [&dyn Fn(&mut Forger) -> Vec<u8>; 9] = [
+        type Attack<'a> = &'a dyn Fn(&mut Forger) -> Vec<u8>;
+        let attacks: [Attack<'_>; 9] = [
             // Key updates without end, split over records.
             &|forger| forger.seal_in_pieces(Content::Handshake, &[24, 0, 0, 1, 1].repeat(50), 5),
             &|forger| forger.seal_in_pieces(Content::Handshake, &[24, 0, 0, 1, 0], 1),
@@ -594,7 +595,7 @@ fn servers_that_break_the_rules_hurt_themselves_only() {
         (Version::V13, ticket.repeat(200), ticket.len()),
         (Version::V13, rolled, ticket.len() + 1),
         (Version::V13, [24, 0, 0, 1, 1].repeat(100), 5),
-        (Version::V12, vec![0, 0, 0, 0].repeat(10), 1),
+        (Version::V12, [0, 0, 0, 0].repeat(10), 1),
         (Version::V12, ticket, 100),
     ] {
         let mut local = dialled.dial();
