@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ghostunnel_testing::{
     Backend, Behaviour, End, Exit, Pki, Plain, Process, Request, ReservedPort, Signal, TlsClient, eventually,
-    read_to_end,
+    eventually_some, read_to_end,
 };
 
 use crate::operator::{BOTH_MODES, Mode, Tunnel, command, message};
