@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ghostunnel_testing::{
-    Address, Backend, Behaviour, End, Endpoint, Exit, Pki, Plain, Process, ReservedPort, Signal, TlsClient,
-    eventually, eventually_some, is_listening, read_to_end,
+    Address, Backend, Behaviour, ClientCertificates, End, Endpoint, Exit, Pki, Plain, Process, ReservedPort,
+    Signal, TlsClient, TlsPeer, TlsServer, eventually, eventually_some, is_listening, read_to_end,
 };
 
 use crate::operator::{BOTH_MODES, Mode, Tunnel, command, message};
@@ -327,7 +327,7 @@ fn last_pair_that_closes_from_both_sides_at_once_is_noticed() {
 }
 
 enum Open {
-    Tls(Box<ghostunnel_testing::TlsPeer>),
+    Tls(Box<TlsPeer>),
     Plain(Plain),
 }
 
@@ -354,7 +354,6 @@ fn pair(mode: Mode, pki: &Pki, listen: &ReservedPort, hole: &TcpListener) -> (Op
             (Open::Tls(Box::new(near)), Open::Plain(accept()))
         }
         Mode::Client => {
-            use ghostunnel_testing::{ClientCertificates, TlsServer};
             let near = Plain::connect(&address).expect("listening");
             let server = TlsServer::new(&pki.server, &ClientCertificates::required(&pki.authority));
             let far = server.handshake(accept()).expect("the tunnel shakes hands");
