@@ -99,7 +99,9 @@ impl Proxy {
     pub fn serve(&self, listener: Listener, workers: &Arc<Workers>, index: usize) {
         let shared = Arc::clone(&self.shared);
         let pool = Arc::clone(workers);
-        workers.run(index, move || accept::run(shared, listener, pool));
+        // Taken here: a drain that begins before the loop does must wait for the listener too.
+        let busy = shared.surroundings.drain.guard();
+        workers.run(index, move || accept::run(shared, listener, pool, busy));
     }
 
     /// Reaches the target just as a connection would, and hangs up: for the status port.

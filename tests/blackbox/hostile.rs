@@ -298,7 +298,7 @@ fn a_peer_that_waits_through_a_reload_meets_the_new_credentials() {
 /// Activity does not move the deadline of a handshake.
 #[test]
 fn a_peer_that_drips_is_cut_at_the_connect_timeout() {
-    let target = Target::start(&["--connect-timeout=400ms"]);
+    let target = Target::start(&["--connect-timeout=1500ms"]);
     let mut socket = target.dial();
     // A ClientHello of 60000 bytes that comes in records of one byte.
     socket

@@ -208,6 +208,7 @@ fn signals_without_a_meaning_have_no_effect() {
     let tunnel = Tunnel::start(Mode::Server);
     let mut peer = tunnel.connect().expect("admitted");
     peer.echo(b"before").expect("open");
+    tunnel.process.wait_for_line("opening pipe");
     let mark = tunnel.process.mark();
     for signal in [
         Signal::USR2,
