@@ -331,6 +331,7 @@ mod tests {
             resolve_at_start: false,
             mode: Mode::Server {
                 client_auth: ClientAuth::Required(authorization::Rules::default()),
+                header: None,
             },
             credentials: credentials::Selection {
                 identity: Identity::None,

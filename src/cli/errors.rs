@@ -71,6 +71,9 @@ pub enum ConfigError {
         "invalid --target network {0:?}: only tcp and unix targets are supported (systemd:/launchd: cannot be dialed)"
     )]
     ServerTargetNetwork(&'static str),
+    /// Two ways to ask for a PROXY protocol header.
+    #[error("--proxy-protocol and --proxy-protocol-mode are mutually exclusive")]
+    SeveralHeaders,
     /// A client's target that can only be listened on.
     #[error("invalid --target network {0:?}: client mode requires a HOST:PORT TCP target")]
     ClientTargetNetwork(&'static str),

@@ -214,6 +214,8 @@ pub(super) struct Args {
     pub(super) target: Option<String>,
     pub(super) unsafe_listen: bool,
     pub(super) unsafe_target: bool,
+    pub(super) proxy_protocol: bool,
+    pub(super) proxy_protocol_mode: Option<&'static str>,
     pub(super) override_server_name: Option<String>,
     pub(super) allow_all: bool,
     pub(super) common_names: Vec<String>,
@@ -382,6 +384,20 @@ pub(super) static FLAGS: &[Flag] = &[
     ),
     flag(
         Server,
+        "proxy-protocol",
+        Bool(|args| &mut args.proxy_protocol),
+        "Tell the target who has connected, by a PROXY protocol v2 header in front of each connection.",
+    ),
+    flag(
+        Server,
+        "proxy-protocol-mode",
+        Choice(HEADER_DETAILS, |args| &mut args.proxy_protocol_mode),
+        "Tell the target more: conn is --proxy-protocol, tls adds version and SNI of the TLS session, tls-full \
+         also the certificate of the client.",
+    )
+    .placeholder("MODE"),
+    flag(
+        Server,
         "allow-all",
         Bool(|args| &mut args.allow_all),
         "Admit every client whose certificate a trusted authority has issued.",
@@ -513,6 +529,9 @@ pub(super) static FLAGS: &[Flag] = &[
 /// What `--quiet` takes. The empty word silences nothing.
 const QUIET: &[&str] = &["", "all", "conns", "handshake-errs", "conn-errs"];
 
+/// What `--proxy-protocol-mode` takes.
+const HEADER_DETAILS: &[&str] = &["conn", "tls", "tls-full"];
+
 /// What `--break` takes.
 pub(super) const BREAKAGES: &[&str] = &["ca", "byte", "stranger"];
 
@@ -607,8 +626,6 @@ static UNBUILT: &[Unbuilt] = &[
     unbuilt_bool(Global, "completion-script-bash"),
     unbuilt_bool(Global, "completion-script-zsh"),
     unbuilt(Server, "target-status"),
-    unbuilt_bool(Server, "proxy-protocol"),
-    unbuilt(Server, "proxy-protocol-mode"),
     unbuilt(Server, "allow-spki-pin"),
     unbuilt(Server, "allow-policy"),
     unbuilt(Server, "allow-query"),

@@ -17,6 +17,7 @@ mod memory;
 mod metrics;
 mod operator;
 mod pair;
+mod proxy_protocol;
 mod reload;
 mod sandbox;
 mod server;
