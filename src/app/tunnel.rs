@@ -69,6 +69,9 @@ fn check_target(config: &Tunnel) -> Result<(), StartError> {
         })?;
     }
     info!("using target address {}", config.target.text());
+    if let Some(proxy) = config.target.proxy() {
+        info!("using proxy URL {proxy}");
+    }
     Ok(())
 }
 

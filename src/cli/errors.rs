@@ -2,7 +2,7 @@
 //! scripts match on them, also where they name flags that this version does not have.
 
 use crate::authorization::UriPatternError;
-use crate::net::AddressError;
+use crate::net::{AddressError, UnknownScheme};
 
 /// A refusal that concerns the process as a whole, reported as a usage error.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -96,6 +96,9 @@ pub enum ConfigError {
         /// The target as typed.
         target: String,
     },
+    /// A forward proxy of a kind that does not exist.
+    #[error("error configuring proxy: {0}")]
+    ProxyScheme(UnknownScheme),
     /// An access rule that is no pattern.
     #[error("invalid URI pattern in {flag} flag ({reason})")]
     UriPattern {

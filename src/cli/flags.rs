@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::values::SignedDuration;
+use crate::net;
 
 /// The words that choose what to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +83,8 @@ pub(super) enum Kind {
     Number(fn(&mut Args) -> &mut u32),
     /// Repeatable IP addresses.
     IpAddresses(fn(&mut Args) -> &mut Vec<IpAddr>),
+    /// A URL.
+    Url(fn(&mut Args) -> &mut Option<net::Url>),
     /// One word from a list.
     Choice(
         &'static [&'static str],
@@ -217,6 +220,7 @@ pub(super) struct Args {
     pub(super) proxy_protocol: bool,
     pub(super) proxy_protocol_mode: Option<&'static str>,
     pub(super) override_server_name: Option<String>,
+    pub(super) proxy: Option<net::Url>,
     pub(super) allow_all: bool,
     pub(super) common_names: Vec<String>,
     pub(super) organizational_units: Vec<String>,
@@ -229,7 +233,7 @@ pub(super) struct Args {
 }
 
 use Immediate::{Help, LongHelp, Version};
-use Kind::{Bool, Choice, Choices, Duration, Immediate as Acts, IpAddresses, Number, Path, Text, Texts};
+use Kind::{Bool, Choice, Choices, Duration, Immediate as Acts, IpAddresses, Number, Path, Text, Texts, Url};
 use Scope::{Client, Demo, Global, Server};
 
 /// Every flag, in the order in which help shows them.
@@ -476,6 +480,18 @@ pub(super) static FLAGS: &[Flag] = &[
     .placeholder("NAME"),
     flag(
         Client,
+        "proxy",
+        Url(|args| &mut args.proxy),
+        "Reach the target through a forward proxy, which looks the target's name up: http://HOST:PORT (by \
+         CONNECT) or socks5://HOST:PORT. NAME:PASSWORD@ may stand in front of the host.",
+    )
+    .placeholder("URL"),
+    flag(Client, "connect-proxy", Url(|args| &mut args.proxy), "Older name of --proxy.")
+        .placeholder("URL")
+        .hidden()
+        .deprecated("is deprecated: use --proxy"),
+    flag(
+        Client,
         "verify-cn",
         Texts(|args| &mut args.common_names),
         "Accept servers with this common name in the subject.",
@@ -636,8 +652,6 @@ static UNBUILT: &[Unbuilt] = &[
     unbuilt(Server, "auto-acme-testca"),
     unbuilt(Server, "auto-acme-renew-check-interval"),
     unbuilt(Server, "auto-acme-alt-tls-alpn-port"),
-    unbuilt(Client, "proxy"),
-    unbuilt(Client, "connect-proxy"),
     unbuilt(Client, "verify-spki-pin"),
     unbuilt(Client, "verify-policy"),
     unbuilt(Client, "verify-query"),

@@ -13,7 +13,7 @@ use super::flags::Args;
 use super::{Breakage, DemoOptions, ModeWord, Run};
 use crate::authorization::{Rules, UriPattern};
 use crate::config::{ClientAuth, Config, Mode, Tunnel};
-use crate::net::{AddressError, Kind, ListenAddr, Reach, TargetAddr};
+use crate::net::{AddressError, ForwardProxy, Kind, ListenAddr, Reach, TargetAddr};
 use crate::proxy::HeaderDetail;
 use crate::{credentials, lifecycle, logging, metrics, proxy, sandbox, status, tls};
 
@@ -112,6 +112,7 @@ fn client(args: &Args, limits: proxy::Limits) -> Result<Tunnel, ConfigError> {
         all: !has_rules(args),
         ..rules("--verify-uri", args)?
     };
+    let target = through_proxy(args, target)?;
     let mode = Mode::Client { server_name, verify };
     Ok(Tunnel {
         listen: listen?,
@@ -235,10 +236,22 @@ fn header(args: &Args) -> Result<Option<HeaderDetail>, ConfigError> {
 }
 
 fn client_target(args: &Args) -> Result<TargetAddr, ConfigError> {
-    TargetAddr::parse(typed(&args.target), Reach::Anywhere).map_err(|error| match error {
+    TargetAddr::parse(typed(&args.target), Reach::Anywhere).map_err(client_target_error)
+}
+
+fn client_target_error(error: AddressError) -> ConfigError {
+    match error {
         AddressError::UnsupportedNetwork(network) => ConfigError::ClientTargetNetwork(network),
         error => ConfigError::TargetAddress(error),
-    })
+    }
+}
+
+fn through_proxy(args: &Args, target: TargetAddr) -> Result<TargetAddr, ConfigError> {
+    let Some(url) = args.proxy.clone() else {
+        return Ok(target);
+    };
+    let proxy = ForwardProxy::new(url).map_err(ConfigError::ProxyScheme)?;
+    target.through(proxy).map_err(client_target_error)
 }
 
 fn listen(args: &Args, reach: Reach) -> Result<ListenAddr, ConfigError> {

@@ -461,8 +461,7 @@ fn flags_not_built_yet_are_refused_by_name_and_not_as_unknown() {
                   --allow-spki-pin=x --allow-policy=x --allow-query=x --auto-acme-cert=x --auto-acme-email=x \
                   --auto-acme-agree-to-tos --auto-acme-ca=x --auto-acme-testca=x --auto-acme-renew-check-interval=1s \
                   --auto-acme-alt-tls-alpn-port=1";
-    let client =
-        "--proxy=http://x --connect-proxy=http://x --verify-spki-pin=x --verify-policy=x --verify-query=x";
+    let client = "--verify-spki-pin=x --verify-policy=x --verify-query=x";
     for (command, flags) in [("server", global), ("server", server), ("client", client)] {
         for flag in flags.split_whitespace() {
             let name = flag.split('=').next().unwrap_or(flag);

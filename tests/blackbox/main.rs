@@ -7,6 +7,7 @@ mod client;
 mod demo;
 mod deployments;
 mod flags;
+mod forward_proxy;
 mod half_close;
 mod hostile;
 mod limits;
