@@ -258,6 +258,14 @@ impl Engine {
         }
     }
 
+    pub(super) fn application_protocol(&self) -> Option<Vec<u8>> {
+        let negotiated = match self {
+            Self::Server(connection) => connection.alpn_protocol(),
+            Self::Client(connection) => connection.alpn_protocol(),
+        };
+        negotiated.map(<[u8]>::to_vec)
+    }
+
     /// Lets rustls make one step; returns how many bytes of `input` it is done with.
     pub(super) fn turn(
         &mut self,
