@@ -98,8 +98,12 @@ mod tests {
             drain: drain.clone(),
             resolver: Resolver::new(),
         };
+        let side = Side::Server {
+            tls: Arc::new(configs),
+            header: None,
+        };
         let target = TargetAddr::parse("127.0.0.1:1", Reach::LocalOnly).expect("an address");
-        Proxy::new(Side::Server(Arc::new(configs)), target, limits, surroundings)
+        Proxy::new(side, target, limits, surroundings)
     }
 
     #[test]
