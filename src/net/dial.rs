@@ -468,7 +468,7 @@ mod tests {
             .expect("dial");
         assert_eq!(
             stream.peer(),
-            &super::super::Label::Tcp(listener.local_addr().expect("address"))
+            &Label::Tcp(listener.local_addr().expect("address"))
         );
 
         let only_silent = answering(&[LOCAL4]);
