@@ -9,7 +9,7 @@ use tracing::info;
 use super::accept::Arrival;
 use super::pipe::Pipe;
 use super::relay::{self, Deadlines, Observer, TlsEnd, Volume};
-use super::upstream::{self, Upstream};
+use super::upstream::{self, Unreached, Upstream};
 use super::{Shared, Side, deadline_after, handshake};
 use crate::authorization::Admission;
 use crate::logging::class;
@@ -78,13 +78,19 @@ async fn join(shared: &Shared, accepted: Accepted) -> Option<Joined> {
     let upstream = match unless_draining(shared, upstream::reach(shared, &admission, deadline)).await {
         Some(Ok(upstream)) => upstream,
         failed => {
-            let text = failed
+            let Unreached { text, refused } = failed
                 .and_then(Result::err)
-                .unwrap_or_else(|| upstream::canceled_text(shared));
+                .unwrap_or_else(|| upstream::canceled_text(shared).into());
+            let failed = dial_failed(shared, &text);
             if let Some((mut session, _)) = tls {
                 handshake::hang_up(&mut session, &mut stream).await;
             }
-            return dial_failed(shared, &text);
+            // The peer that is here need not wait for the one that was refused.
+            drop(stream);
+            if let Some(mut refused) = refused {
+                unless_draining(shared, handshake::say_farewell(&mut refused)).await;
+            }
+            return failed;
         }
     };
     join_ends(stream, tls, upstream)
@@ -123,27 +129,34 @@ async fn shake_hands(shared: &Shared, stream: &mut Stream, deadline: Instant) ->
     let metrics = &shared.surroundings.metrics;
     let from = stream.peer().address().to_string();
     let started = Instant::now();
-    let outcome = match configs.handshake() {
-        Err(error) => Err(format!("tls: {error}")),
-        Ok(handshake) => {
-            let driven = tokio::time::timeout_at(deadline, handshake::drive(handshake, stream));
-            match unless_draining(shared, driven).await {
-                None => Err("context canceled".to_owned()),
-                Some(Err(_)) => {
-                    metrics.handshake_timed_out();
-                    Err("context deadline exceeded".to_owned())
-                }
-                Some(Ok(outcome)) => outcome,
-            }
+    let shaken = tokio::time::timeout_at(deadline, async {
+        // A silent peer costs a socket and no more, and one that is silent while credentials are
+        // renewed meets the new ones.
+        handshake::first_bytes(stream).await?;
+        let handshake = configs.handshake().map_err(|error| format!("tls: {error}"))?;
+        handshake::drive(handshake, stream).await
+    });
+    let mut was_refused = false;
+    let outcome = match unless_draining(shared, shaken).await {
+        None => Err("context canceled".to_owned()),
+        Some(Err(_)) => {
+            metrics.handshake_timed_out();
+            Err("context deadline exceeded".to_owned())
+        }
+        Some(Ok(outcome)) => {
+            was_refused = outcome.is_err();
+            outcome
         }
     };
     metrics.handshake_took(started.elapsed());
-    outcome
-        .inspect_err(|text| {
-            metrics.connection_failed();
-            info!(target: class::HANDSHAKE_ERRS, "error on TLS handshake from {from}: {text}");
-        })
-        .ok()
+    if let Err(text) = &outcome {
+        metrics.connection_failed();
+        info!(target: class::HANDSHAKE_ERRS, "error on TLS handshake from {from}: {text}");
+    }
+    if was_refused {
+        unless_draining(shared, handshake::say_farewell(stream)).await;
+    }
+    outcome.ok()
 }
 
 fn dial_failed(shared: &Shared, text: &str) -> Option<Joined> {

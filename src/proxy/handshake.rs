@@ -18,8 +18,15 @@ const PIECE: usize = 16 * 1024;
 /// How long a refused peer is given to read the alert before the socket is closed.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// Brings a handshake to its end. On failure the peer has been sent the alert; the text is
-/// for the log.
+/// Waits until there is something to read, be it the end.
+pub(super) async fn first_bytes(stream: &Stream) -> Result<(), String> {
+    poll_fn(|context| stream.poll_read_ready(context))
+        .await
+        .map_err(|error| stream.error_text(Operation::Read, &error))
+}
+
+/// Brings a handshake to its end. On failure the peer has been sent the alert, and is to be
+/// given time to read it ([`say_farewell`]); the text is for the log.
 pub(super) async fn drive(mut handshake: Handshake, stream: &mut Stream) -> Result<Established, String> {
     loop {
         let progress = handshake.step();
@@ -34,10 +41,7 @@ pub(super) async fn drive(mut handshake: Handshake, stream: &mut Stream) -> Resu
         match progress {
             Ok(Progress::Done) => return handshake.finish().map_err(|error| error.to_string()),
             Ok(Progress::NeedsBytes) => receive(&mut handshake, stream).await?,
-            Err(refusal) => {
-                say_farewell(stream).await;
-                return Err(refusal.to_string());
-            }
+            Err(refusal) => return Err(refusal.to_string()),
         }
     }
 }
@@ -70,8 +74,9 @@ pub(super) async fn hang_up(session: &mut Session, stream: &mut Stream) {
 }
 
 /// Closes our direction and reads until the peer has closed its own: a socket that is closed
-/// with unread bytes is reset, and a reset can overtake the alert.
-async fn say_farewell(stream: &mut Stream) {
+/// with unread bytes is reset, and a reset can overtake the alert. Takes up to a second, so
+/// what happened is logged before.
+pub(super) async fn say_farewell(stream: &mut Stream) {
     let _peer_may_be_gone = stream.shutdown_write();
     let gone = poll_fn(|context| {
         loop {

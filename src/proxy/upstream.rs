@@ -15,14 +15,28 @@ pub(super) struct Upstream {
     pub(super) tls: Option<Established>,
 }
 
-/// Reaches the target for an admitted peer by `deadline`; the error is the text of the log.
+/// Why the target was not reached.
+pub(super) struct Unreached {
+    /// For the log.
+    pub(super) text: String,
+    /// A target that was sent an alert, and is to be given time to read it.
+    pub(super) refused: Option<Stream>,
+}
+
+impl From<String> for Unreached {
+    fn from(text: String) -> Self {
+        Self { text, refused: None }
+    }
+}
+
+/// Reaches the target for an admitted peer by `deadline`.
 ///
 /// The admission is not looked at: asking for it is what keeps everybody else out.
 pub(super) async fn reach(
     shared: &Shared,
     _admission: &Admission,
     deadline: Instant,
-) -> Result<Upstream, String> {
+) -> Result<Upstream, Unreached> {
     let resolver = &shared.surroundings.resolver;
     let mut stream = net::dial(&shared.target, resolver, deadline)
         .await
@@ -32,11 +46,14 @@ pub(super) async fn reach(
         Side::Client(configs) => {
             let handshake = configs.handshake().map_err(|error| format!("tls: {error}"))?;
             let driven = tokio::time::timeout_at(deadline, handshake::drive(handshake, &mut stream));
-            Some(
-                driven
-                    .await
-                    .map_err(|_| "context deadline exceeded".to_owned())??,
-            )
+            match driven.await {
+                Err(_) => return Err("context deadline exceeded".to_owned().into()),
+                Ok(Ok(established)) => Some(established),
+                Ok(Err(text)) => {
+                    let refused = Some(stream);
+                    return Err(Unreached { text, refused });
+                }
+            }
         }
     };
     Ok(Upstream { stream, tls })
@@ -55,7 +72,8 @@ pub(super) fn canceled_text(shared: &Shared) -> String {
 /// Reaches the target and hangs up, without waiting for the target to do the same.
 pub(super) async fn probe(shared: &Shared) -> Result<(), String> {
     let deadline = deadline_after(shared.limits.connect_timeout);
-    let upstream = reach(shared, &Admission::local_peer(), deadline).await?;
+    let reached = reach(shared, &Admission::local_peer(), deadline).await;
+    let upstream = reached.map_err(|failure| failure.text)?;
     if let Upstream {
         stream,
         tls: Some(mut tls),

@@ -59,6 +59,7 @@ impl fmt::Display for SessionError {
             Error::AlertReceived(received) => write!(f, "remote error: tls: {}", alert::text(*received)),
             Error::DecryptError => f.write_str("local error: tls: bad record MAC"),
             Error::PeerSentOversizedRecord => f.write_str("local error: tls: record overflow"),
+            Error::General(text) => write!(f, "tls: {text}"),
             other => write!(f, "tls: {other}"),
         }
     }

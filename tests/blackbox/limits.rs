@@ -4,15 +4,16 @@
 //! hold if the rule under test did not.
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ghostunnel_testing::ClientCertificates::Unasked;
 use ghostunnel_testing::{
-    End, Pki, Plain, Process, ReservedPort, TlsClient, descriptor_limits, eventually, free_descriptors,
-    read_to_end, within,
+    AlertDescription, End, Pki, Plain, Process, ReservedPort, TlsClient, TlsServer, descriptor_limits,
+    eventually, free_descriptors, read_to_end, within,
 };
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -70,6 +71,45 @@ fn a_target_that_does_not_shake_hands_is_given_up_at_the_connect_timeout() {
     let line = tunnel.process.wait_for_line("error on dial");
     assert!(
         line.ends_with("error on dial: context deadline exceeded"),
+        "{line}"
+    );
+}
+
+#[test]
+fn a_refused_client_that_does_not_leave_is_not_taken_for_a_slow_one() {
+    let tunnel = Tunnel::start(SERVER, &["--connect-timeout=800ms"]);
+    let stranger = TlsClient::trusting(&tunnel.pki.authority);
+    let mut peer = stranger.handshake(tunnel.dial()).expect("not refused yet");
+    let alert = End::Alert(AlertDescription::CertificateRequired);
+    assert_eq!(read_to_end(&mut peer), (vec![], alert));
+    // The connection stays open on this side, beyond the connect timeout.
+    let line = tunnel.process.wait_for_line("error on TLS handshake");
+    assert!(
+        line.contains("tls: client didn't provide a certificate"),
+        "{line}"
+    );
+    drop(peer);
+}
+
+#[test]
+fn a_refused_server_that_does_not_leave_is_not_taken_for_a_slow_one() {
+    let (pki, port) = (Pki::new(), ReservedPort::new());
+    let target = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = target.local_addr().expect("it is bound").to_string();
+    let process = command(Mode::Client, &pki, &port.address().to_string(), &address)
+        .arg("--connect-timeout=800ms")
+        .start();
+    process.wait_listening(port.port());
+    let mut near = Plain::connect(&port.address().into()).expect("it listens");
+    let (socket, _) = target.accept().expect("the tunnel dials");
+    let _stays_open = socket.try_clone().expect("a second handle");
+    let unknown = TlsServer::new(&pki.other_authority.issue(&Pki::server_request()), &Unasked);
+    let alert = unknown.handshake(socket.into()).expect_err("not trusted");
+    assert!(matches!(alert, End::Alert(_)), "{alert:?}");
+    assert_eq!(read_to_end(&mut near), (vec![], End::Closed));
+    let line = process.wait_for_line("error on dial");
+    assert!(
+        line.contains("x509: certificate signed by unknown authority"),
         "{line}"
     );
 }

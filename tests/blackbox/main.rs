@@ -13,6 +13,7 @@ mod limits;
 mod load;
 mod local_users;
 mod logging;
+mod memory;
 mod metrics;
 mod operator;
 mod pair;
