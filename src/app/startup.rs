@@ -19,7 +19,7 @@ use tracing::info;
 use super::status_port::{self, StatusListener};
 use super::tunnel::Assembled;
 use super::{reload, sandbox_plan};
-use crate::cli::Run;
+use crate::cli::{ConfigError, Run};
 use crate::config::{Config, Tunnel};
 use crate::lifecycle::{Drain, Intent, Intents, Lifecycle, Phase, ShutdownTrigger, Signals, reload_channel};
 use crate::logging::{self, Log};
@@ -45,6 +45,9 @@ pub(super) fn run(run: Run) -> ExitCode {
     }
     let outcome = match run.config {
         Ok(config) => start(config, &log),
+        Err(error @ ConfigError::ProxyScheme(_)) => {
+            Err(StartError::new("error", error).also("error: unable to build dialer"))
+        }
         Err(error) => Err(StartError::new("error", error)),
     };
     match outcome {

@@ -405,6 +405,7 @@ fn store(args: &mut Args, flag: &Flag, value: &TypedValue) -> Result<(), ValueEr
         Kind::Duration(field) => *field(args) = values::duration(values::utf8(word)?)?,
         Kind::Number(field) => *field(args) = values::uint32(values::utf8(word)?)?,
         Kind::IpAddresses(field) => field(args).push(values::ip_address(values::utf8(word)?)?),
+        Kind::Url(field) => *field(args) = Some(values::url(values::utf8(word)?)?),
         Kind::Choice(allowed, field) => *field(args) = Some(values::choice(values::utf8(word)?, allowed)?),
         Kind::Choices(allowed, field) => field(args).push(values::choice(values::utf8(word)?, allowed)?),
     }

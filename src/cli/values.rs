@@ -7,6 +7,8 @@ use std::ffi::OsStr;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::net;
+
 /// Why a value was refused. The caller puts the flag's name in front.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum ValueError {
@@ -24,6 +26,8 @@ pub(super) enum ValueError {
     NotAnIpAddress(String),
     #[error("enum value must be one of {allowed}, got '{text}'")]
     NotInList { allowed: String, text: String },
+    #[error(transparent)]
+    Url(#[from] net::UrlError),
     /// Without the value: it may be a password.
     #[error("value is not valid UTF-8")]
     NotUtf8,
@@ -200,6 +204,11 @@ fn split_base(text: &str) -> (&str, u32) {
 pub(super) fn ip_address(text: &str) -> Result<IpAddr, ValueError> {
     text.parse()
         .map_err(|_| ValueError::NotAnIpAddress(text.to_owned()))
+}
+
+/// A URL, as far as the text alone tells.
+pub(super) fn url(text: &str) -> Result<net::Url, ValueError> {
+    Ok(net::Url::parse(text)?)
 }
 
 /// One of the words that a flag knows, exactly as listed.

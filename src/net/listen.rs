@@ -6,11 +6,10 @@
 //! path that exists for one that answers.
 
 use std::fmt;
-use std::fs::{self, Metadata};
+use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsRawFd, RawFd};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::io::Errno;
@@ -21,7 +20,8 @@ use tokio::io::unix::AsyncFd;
 use super::address::{HostPort, Kind, ListenAddr, Reach, UnixName};
 use super::error_text;
 use super::resolve::{self, LookupError};
-use super::stale_socket::{self, Obstacle};
+use super::socket_file::{self, Failure, SocketFile};
+use super::stale_socket::Obstacle;
 use super::stream::{Label, Stream, set_tcp_options};
 
 /// Linux copies TCP options of a listener to what it accepts: five calls less for each
@@ -193,27 +193,19 @@ fn listen_unix(name: UnixName, backlog: i32) -> Result<Listener, ListenError> {
         let name = name.clone();
         move |error: io::Error| ListenError::Unix { name, call, error }
     };
-    let address = name.to_socket_address().map_err(|_| too_long(&name))?;
-    let socket =
-        Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None).map_err(failed("socket"))?;
-    let bound = match (socket.bind(&address), &name) {
-        (Err(error), UnixName::Path(path)) if error.kind() == io::ErrorKind::AddrInUse => {
-            stale_socket::remove_stale(path).map_err(|obstacle| ListenError::PathTaken {
-                name: name.clone(),
-                obstacle,
-            })?;
-            socket.bind(&address)
+    let (socket, file) = match &name {
+        UnixName::Path(path) => {
+            socket_file::listen(path, backlog).map_err(|failure| listen_failure(&name, failure))?
         }
-        (result, _) => result,
+        UnixName::Abstract(_) | UnixName::Unnamed => {
+            let address = name.to_socket_address().map_err(|_| too_long(&name))?;
+            let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)
+                .map_err(failed("socket"))?;
+            socket.bind(&address).map_err(failed("bind"))?;
+            socket.listen(backlog).map_err(failed("listen"))?;
+            (socket, None)
+        }
     };
-    bound.map_err(failed("bind"))?;
-    // Nothing in between: a path that exists is taken for one that answers.
-    let listening = socket.listen(backlog);
-    let file = match &name {
-        UnixName::Path(path) => SocketFile::at(path),
-        UnixName::Abstract(_) | UnixName::Unnamed => None,
-    };
-    listening.map_err(failed("listen"))?;
     let local = match &name {
         UnixName::Unnamed => Label::unix(&socket.local_addr().map_err(failed("getsockname"))?),
         UnixName::Path(_) | UnixName::Abstract(_) => Label::Unix(Some(Arc::new(name))),
@@ -224,6 +216,14 @@ fn listen_unix(name: UnixName, backlog: i32) -> Result<Listener, ListenError> {
         local,
         is_wildcard: false,
     })
+}
+
+fn listen_failure(name: &UnixName, failure: Failure) -> ListenError {
+    let name = name.clone();
+    match failure {
+        Failure::Call(call, error) => ListenError::Unix { name, call, error },
+        Failure::Taken(obstacle) => ListenError::PathTaken { name, obstacle },
+    }
 }
 
 fn local_address(socket: &Socket, asked: SocketAddr) -> SocketAddr {
@@ -272,34 +272,6 @@ fn unix_hint(error: &io::Error) -> &'static str {
         Some(Errno::NOENT) => " (the directory must exist)",
         Some(Errno::ACCESS | Errno::ROFS) => " (the directory must be writable)",
         _ => "",
-    }
-}
-
-/// A socket file that goes away with its listener, unless somebody else has put
-/// another one in its place meanwhile.
-#[derive(Debug)]
-struct SocketFile {
-    path: PathBuf,
-    created: Metadata,
-}
-
-impl SocketFile {
-    fn at(path: &Path) -> Option<Self> {
-        // Absolute, for a working directory that changes must not lead elsewhere.
-        let path = std::path::absolute(path).ok()?;
-        let created = fs::symlink_metadata(&path).ok()?;
-        Some(Self { path, created })
-    }
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        let is_ours =
-            fs::symlink_metadata(&self.path).is_ok_and(|now| stale_socket::is_same_file(&now, &self.created));
-        if is_ours {
-            // The process is about to go; there is nothing better to do than to try.
-            let _ = fs::remove_file(&self.path);
-        }
     }
 }
 

@@ -21,8 +21,7 @@ pub(super) struct Arrival {
 
 /// Accepts until the drain begins. Dropping the acceptor then closes the socket, which
 /// removes a UNIX path; the drain waits for that too.
-pub(super) async fn run(shared: Arc<Shared>, listener: Listener, workers: Arc<Workers>) {
-    let _busy = shared.surroundings.drain.guard();
+pub(super) async fn run(shared: Arc<Shared>, listener: Listener, workers: Arc<Workers>, _busy: DrainGuard) {
     let acceptor = match listener.into_acceptor() {
         Ok(acceptor) => acceptor,
         Err(error) => {
@@ -71,3 +70,66 @@ async fn accept_all(shared: &Arc<Shared>, acceptor: &Acceptor, workers: &Workers
 /// neither the log nor a core is flooded, and short enough to recover within a second.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::sync_channel;
+    use std::task::{Context, Waker};
+
+    use super::super::{Limits, Proxy, Side, Surroundings};
+    use super::*;
+    use crate::lifecycle::Drain;
+    use crate::metrics::Registry;
+    use crate::net::{ListenAddr, Reach, Resolver, TargetAddr};
+    use crate::tls::ClientAuth;
+    use crate::tls::test_support::{Scene, everybody};
+
+    /// A tunnel that lets everybody in, to a target that nobody will be taken to.
+    fn proxy(drain: &Drain) -> Proxy {
+        let configs = Scene::new().server_configs(ClientAuth::Required(everybody()));
+        let limits = Limits {
+            connect_timeout: Duration::from_secs(10),
+            close_timeout: Duration::from_secs(10),
+            max_lifetime: None,
+            max_concurrent: None,
+        };
+        let surroundings = Surroundings {
+            metrics: Arc::new(Registry::disabled()),
+            drain: drain.clone(),
+            resolver: Resolver::new(),
+        };
+        let target = TargetAddr::parse("127.0.0.1:1", Reach::LocalOnly).expect("an address");
+        Proxy::new(Side::Server(Arc::new(configs)), target, limits, surroundings)
+    }
+
+    #[test]
+    fn the_drain_waits_for_a_listener_whose_loop_has_not_begun() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("s");
+        let address = ListenAddr::parse(&format!("unix:{}", path.display()), Reach::Anywhere);
+        let listener = address
+            .expect("a path")
+            .bind()
+            .expect("free")
+            .listen()
+            .expect("free");
+
+        let workers = Workers::start_some(1).expect("a thread");
+        let (release, held) = sync_channel::<()>(0);
+        workers.run(0, move || async move {
+            let _released = held.recv();
+        });
+        let drain = Drain::new();
+        proxy(&drain).serve(listener, &workers, 0);
+        drain.begin();
+        {
+            let mut drained = Box::pin(drain.drained());
+            let poll = drained.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            assert!(poll.is_pending(), "the listener is still open");
+        }
+        drop(release);
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.build().expect("a runtime").block_on(drain.drained());
+        assert!(!path.exists());
+    }
+}

@@ -18,6 +18,13 @@ const PIECE: usize = 16 * 1024;
 /// How long a refused peer is given to read the alert before the socket is closed.
 const FAREWELL: Duration = Duration::from_secs(1);
 
+/// Waits until there is something to read, be it the end.
+pub(super) async fn first_bytes(stream: &Stream) -> Result<(), String> {
+    poll_fn(|context| stream.poll_read_ready(context))
+        .await
+        .map_err(|error| stream.error_text(Operation::Read, &error))
+}
+
 /// Brings a handshake to its end. On failure the peer has been sent the alert, and is to be
 /// given time to read it ([`say_farewell`]); the text is for the log.
 pub(super) async fn drive(mut handshake: Handshake, stream: &mut Stream) -> Result<Established, String> {

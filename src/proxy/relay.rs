@@ -624,3 +624,6 @@ fn poll_write(context: &mut Context<'_>, stream: &mut Stream, bytes: &[u8]) -> P
 fn as_u64(length: usize) -> u64 {
     u64::try_from(length).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,11 +1,14 @@
 //! Reaching the target: dial, and in client mode the TLS handshake and the verification of
 //! the server. Wants the admission of the peer on whose behalf it happens.
 
+use std::io;
+
+use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
 
 use super::{Shared, Side, deadline_after, handshake};
 use crate::authorization::Admission;
-use crate::net::{self, Kind, Stream};
+use crate::net::{self, Kind, Operation, Stream};
 use crate::tls::Established;
 
 /// The target, reached.
@@ -42,7 +45,7 @@ pub(super) async fn reach(
         .await
         .map_err(|error| error.to_string())?;
     let tls = match &shared.side {
-        Side::Server(_) => None,
+        Side::Server { .. } => None,
         Side::Client(configs) => {
             let handshake = configs.handshake().map_err(|error| format!("tls: {error}"))?;
             let driven = tokio::time::timeout_at(deadline, handshake::drive(handshake, &mut stream));
@@ -57,6 +60,13 @@ pub(super) async fn reach(
         }
     };
     Ok(Upstream { stream, tls })
+}
+
+/// Sends bytes that must be out by `deadline`; the error is the text of the log.
+pub(super) async fn send(stream: &mut Stream, bytes: &[u8], deadline: Instant) -> Result<(), String> {
+    let sent = tokio::time::timeout_at(deadline, stream.write_all(bytes)).await;
+    sent.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        .map_err(|error| stream.error_text(Operation::Write, &error))
 }
 
 /// What the log says of a dial that was given up because the process is shutting down.

@@ -47,7 +47,10 @@ impl Workers {
     /// Starts as many workers as the process may use cores (affinity and cgroup quota
     /// considered).
     pub fn start() -> io::Result<Arc<Self>> {
-        let count = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        Self::start_some(thread::available_parallelism().map_or(1, NonZeroUsize::get))
+    }
+
+    pub(super) fn start_some(count: usize) -> io::Result<Arc<Self>> {
         let workers = (0..count).map(Worker::start).collect::<io::Result<_>>()?;
         Ok(Arc::new(Self { workers }))
     }
@@ -147,5 +150,84 @@ impl Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+    use ghostunnel_testing::{DEADLINE, eventually};
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    fn loads(workers: &Workers) -> Vec<usize> {
+        let loads = workers.workers.iter();
+        loads.map(|worker| worker.load.load(Ordering::SeqCst)).collect()
+    }
+
+    /// A connection that says which worker it is on, then waits to be told to end.
+    fn connect(workers: &Workers, places: &SyncSender<usize>) -> oneshot::Sender<()> {
+        let (end, ended) = oneshot::channel();
+        let places = places.clone();
+        workers.run_on_least_loaded(move || async move {
+            places.send(OWN_INDEX.get().expect("a worker")).expect("heard");
+            let _told_or_dropped = ended.await;
+        });
+        end
+    }
+
+    fn next(places: &Receiver<usize>) -> usize {
+        places.recv_timeout(DEADLINE).expect("the task runs")
+    }
+
+    #[test]
+    fn connections_go_to_the_worker_with_the_fewest() {
+        let workers = Workers::start_some(3).expect("threads");
+        let (places, seen) = sync_channel(10);
+        let mut open: Vec<_> = (0..6).map(|_| connect(&workers, &places)).collect();
+        let mut places_of: Vec<_> = (0..6).map(|_| next(&seen)).collect();
+        places_of.sort_unstable();
+        assert_eq!(
+            (loads(&workers), places_of),
+            (vec![2, 2, 2], vec![0, 0, 1, 1, 2, 2])
+        );
+
+        // The second and the fifth are on worker 1.
+        drop((open.remove(4), open.remove(1)));
+        eventually("both have ended", || loads(&workers) == [2, 0, 2]);
+        open.push(connect(&workers, &places));
+        assert_eq!(next(&seen), 1);
+    }
+
+    #[test]
+    fn a_worker_prefers_itself_where_loads_are_equal() {
+        let workers = Workers::start_some(3).expect("threads");
+        let (places, seen) = sync_channel(10);
+        let pool = Arc::clone(&workers);
+        workers.run(2, move || async move {
+            let _open = connect(&pool, &places);
+            pending::<()>().await;
+        });
+        assert_eq!(next(&seen), 2);
+    }
+
+    #[test]
+    fn a_task_that_panics_gives_its_place_back_and_the_worker_lives() {
+        let workers = Workers::start_some(1).expect("threads");
+        let (places, seen) = sync_channel(10);
+        let _long = connect(&workers, &places);
+        next(&seen);
+        // Both ways to get to a worker: from another thread and from its own.
+        let pool = Arc::clone(&workers);
+        workers.run_on_least_loaded(|| async { panic!("on purpose") });
+        workers.run(0, move || async move {
+            pool.run_on_least_loaded(|| async { panic!("on purpose") });
+        });
+        let _after = connect(&workers, &places);
+        next(&seen);
+        eventually("both panics are over", || loads(&workers) == [2]);
     }
 }

@@ -100,7 +100,8 @@ impl Parts {
 /// host name can't be sent; the verifier, which compares the text itself, will refuse the
 /// server in its own words.
 fn wire_name(text: &str) -> (RustlsName<'static>, bool) {
-    match RustlsName::try_from(text.to_owned()) {
+    // Trailing dots are not sent; rustls would take off one (RFC 6066, section 3).
+    match RustlsName::try_from(text.trim_end_matches('.').to_owned()) {
         Ok(name) => (name, true),
         Err(_) => (
             RustlsName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into()),

@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, LazyLock};
 
-use rustls::SupportedCipherSuite;
 use rustls::crypto::aws_lc_rs::{cipher_suite, kx_group};
 use rustls::crypto::{CryptoProvider, SupportedKxGroup};
+use rustls::{SignatureScheme, SupportedCipherSuite};
 
 /// TLS 1.2 with ECDHE and AEAD only, ECDSA before RSA and AES-128 before AES-256, then the
 /// three suites of TLS 1.3: the order of Ghostunnel 1.11.1, in the client's hello and for
@@ -27,6 +27,21 @@ const KEY_EXCHANGE_GROUPS: [&dyn SupportedKxGroup; 4] = [
     kx_group::X25519,
     kx_group::SECP256R1,
     kx_group::SECP384R1,
+];
+
+/// What a peer may sign a handshake with, in the order of Ghostunnel 1.11.1: peers with several
+/// keys choose by it. PKCS#1 is for TLS 1.2 only.
+pub(super) const SIGNATURE_SCHEMES: [SignatureScheme; 10] = [
+    SignatureScheme::RSA_PSS_SHA256,
+    SignatureScheme::ECDSA_NISTP256_SHA256,
+    SignatureScheme::ED25519,
+    SignatureScheme::RSA_PSS_SHA384,
+    SignatureScheme::RSA_PSS_SHA512,
+    SignatureScheme::RSA_PKCS1_SHA256,
+    SignatureScheme::RSA_PKCS1_SHA384,
+    SignatureScheme::RSA_PKCS1_SHA512,
+    SignatureScheme::ECDSA_NISTP384_SHA384,
+    SignatureScheme::ECDSA_NISTP521_SHA512,
 ];
 
 /// The one cryptography provider of the process.

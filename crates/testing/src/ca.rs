@@ -97,7 +97,7 @@ impl Authority {
         Issued {
             certificate,
             intermediates: self.intermediates.clone(),
-            key: key.serialize_der(),
+            key: request.key.encode(&key),
         }
     }
 
@@ -138,6 +138,18 @@ pub enum KeyKind {
 }
 
 impl KeyKind {
+    /// The key as PKCS#8 of version 1 (RFC 5208): OpenSSL 3.0 does not read the version with
+    /// the public key inside, which is what Ed25519 keys come in.
+    fn encode(self, key: &KeyPair) -> Vec<u8> {
+        let encoded = key.serialize_der();
+        if self != Self::Ed25519 {
+            return encoded;
+        }
+        let parts = der::children(&encoded);
+        let version_1 = der::element(der::INTEGER, &[0]);
+        der::element(der::SEQUENCE, &[&version_1[..], &parts[1], &parts[2]].concat())
+    }
+
     fn generate(self) -> KeyPair {
         match self {
             Self::P256 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256),
@@ -343,7 +355,7 @@ impl Request {
         Issued {
             certificate,
             intermediates: Vec::new(),
-            key: key.serialize_der(),
+            key: self.key.encode(&key),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+pub(crate) const INTEGER: u8 = 0x02;
 pub(crate) const SEQUENCE: u8 = 0x30;
 pub(crate) const SET: u8 = 0x31;
 pub(crate) const OBJECT_IDENTIFIER: u8 = 0x06;
