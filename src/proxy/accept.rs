@@ -99,7 +99,11 @@ mod tests {
             resolver: Resolver::new(),
         };
         let target = TargetAddr::parse("127.0.0.1:1", Reach::LocalOnly).expect("an address");
-        Proxy::new(Side::Server(Arc::new(configs)), target, limits, surroundings)
+        let side = Side::Server {
+            tls: Arc::new(configs),
+            header: None,
+        };
+        Proxy::new(side, target, limits, surroundings)
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub(super) struct Unreached {
     /// For the log.
     pub(super) text: String,
     /// A target that was sent an alert, and is to be given time to read it.
-    pub(super) refused: Option<Stream>,
+    pub(super) refused: Option<Box<Stream>>,
 }
 
 impl From<String> for Unreached {
@@ -53,7 +53,7 @@ pub(super) async fn reach(
                 Err(_) => return Err("context deadline exceeded".to_owned().into()),
                 Ok(Ok(established)) => Some(established),
                 Ok(Err(text)) => {
-                    let refused = Some(stream);
+                    let refused = Some(Box::new(stream));
                     return Err(Unreached { text, refused });
                 }
             }
