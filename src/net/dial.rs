@@ -14,7 +14,7 @@ use super::address::{HostPort, Kind, Reach, TargetAddr, UnixName};
 use super::error_text;
 use super::forward_proxy::ProxyError;
 use super::resolve::{LookupError, Resolver};
-use super::stream::{Stream, set_tcp_options};
+use super::stream::{Label, Stream, set_tcp_options};
 
 /// How long the second address family waits for the first (RFC 8305, section 8, allows
 /// up to 2 s and recommends 250 ms; this is Ghostunnel 1.11.1's value).
@@ -189,7 +189,10 @@ async fn connect(address: SocketAddr) -> Result<Stream, DialError> {
         .await
         .map_err(failed("connect"))?;
     set_tcp_options(SockRef::from(&stream)).map_err(failed("setsockopt"))?;
-    Stream::from_tcp(stream).map_err(failed("getsockname"))
+    let local = stream.local_addr().map_err(failed("getsockname"))?;
+    // A target that answers and resets at once has no address any more; its bytes are there.
+    let peer = stream.peer_addr().unwrap_or(address);
+    Ok(Stream::tcp(stream, Label::tcp(local), Label::tcp(peer)))
 }
 
 async fn dial_unix(name: &UnixName, deadline: Instant) -> Result<Stream, DialError> {
@@ -465,7 +468,7 @@ mod tests {
             .expect("dial");
         assert_eq!(
             stream.peer(),
-            &super::super::Label::Tcp(listener.local_addr().expect("address"))
+            &Label::Tcp(listener.local_addr().expect("address"))
         );
 
         let only_silent = answering(&[LOCAL4]);

@@ -98,11 +98,11 @@ mod tests {
             drain: drain.clone(),
             resolver: Resolver::new(),
         };
-        let target = TargetAddr::parse("127.0.0.1:1", Reach::LocalOnly).expect("an address");
         let side = Side::Server {
             tls: Arc::new(configs),
             header: None,
         };
+        let target = TargetAddr::parse("127.0.0.1:1", Reach::LocalOnly).expect("an address");
         Proxy::new(side, target, limits, surroundings)
     }
 

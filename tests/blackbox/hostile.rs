@@ -381,6 +381,9 @@ fn half_open_connections_do_not_hold_up_the_drain() {
     drop(sockets);
 }
 
+/// Makes the bytes of an attack.
+type Attack<'a> = &'a dyn Fn(&mut Forger) -> Vec<u8>;
+
 /// What an admitted peer may send that no library would; each time the connection ends, or it
 /// does not, but the process serves on.
 #[test]
@@ -393,7 +396,6 @@ fn admitted_peers_that_break_the_rules_hurt_themselves_only() {
     ]
     .concat();
     for version in BOTH {
-        type Attack<'a> = &'a dyn Fn(&mut Forger) -> Vec<u8>;
         let attacks: [Attack<'_>; 9] = [
             // Key updates without end, split over records.
             &|forger| forger.seal_in_pieces(Content::Handshake, &[24, 0, 0, 1, 1].repeat(50), 5),
