@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use ghostunnel_testing::ClientCertificates::Unasked;
 use ghostunnel_testing::{
     AlertDescription, End, Pki, Plain, Process, ReservedPort, TlsClient, TlsServer, descriptor_limits,
-    eventually, free_descriptors, read_to_end, within,
+    eventually, eventually_some, free_descriptors, read_to_end, within,
 };
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -77,18 +77,20 @@ fn a_target_that_does_not_shake_hands_is_given_up_at_the_connect_timeout() {
 
 #[test]
 fn a_refused_client_that_does_not_leave_is_not_taken_for_a_slow_one() {
-    let tunnel = Tunnel::start(SERVER, &["--connect-timeout=1500ms"]);
+    let tunnel = Tunnel::start(SERVER, &["--connect-timeout=800ms"]);
     let stranger = TlsClient::trusting(&tunnel.pki.authority);
-    let mut peer = stranger.handshake(tunnel.dial()).expect("not refused yet");
     let alert = End::Alert(AlertDescription::CertificateRequired);
-    assert_eq!(read_to_end(&mut peer), (vec![], alert));
     // The connection stays open on this side, beyond the connect timeout.
-    let line = tunnel.process.wait_for_line("error on TLS handshake");
+    let (mark, _stays_open) = eventually_some("the refusal comes in time, however busy we are", || {
+        let mark = tunnel.process.mark();
+        let mut peer = stranger.handshake(tunnel.dial()).ok()?;
+        (read_to_end(&mut peer).1 == alert).then_some((mark, peer))
+    });
+    let line = tunnel.process.wait_for_line_after(mark, "error on TLS handshake");
     assert!(
         line.contains("tls: client didn't provide a certificate"),
         "{line}"
     );
-    drop(peer);
 }
 
 #[test]
@@ -97,17 +99,21 @@ fn a_refused_server_that_does_not_leave_is_not_taken_for_a_slow_one() {
     let target = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = target.local_addr().expect("it is bound").to_string();
     let process = command(Mode::Client, &pki, &port.address().to_string(), &address)
-        .arg("--connect-timeout=1500ms")
+        .arg("--connect-timeout=800ms")
         .start();
     process.wait_listening(port.port());
-    let mut near = Plain::connect(&port.address().into()).expect("it listens");
-    let (socket, _) = target.accept().expect("the tunnel dials");
-    let _stays_open = socket.try_clone().expect("a second handle");
     let unknown = TlsServer::new(&pki.other_authority.issue(&Pki::server_request()), &Unasked);
-    let alert = unknown.handshake(socket.into()).expect_err("not trusted");
-    assert!(matches!(alert, End::Alert(_)), "{alert:?}");
+    let (mark, mut near, _stays_open) =
+        eventually_some("the refusal comes in time, however busy we are", || {
+            let mark = process.mark();
+            let near = Plain::connect(&port.address().into()).expect("it listens");
+            let (socket, _) = target.accept().expect("the tunnel dials");
+            let stays_open = socket.try_clone().expect("a second handle");
+            let end = unknown.handshake(socket.into()).expect_err("not trusted");
+            matches!(end, End::Alert(_)).then_some((mark, near, stays_open))
+        });
     assert_eq!(read_to_end(&mut near), (vec![], End::Closed));
-    let line = process.wait_for_line("error on dial");
+    let line = process.wait_for_line_after(mark, "error on dial");
     assert!(
         line.contains("x509: certificate signed by unknown authority"),
         "{line}"
