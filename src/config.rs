@@ -50,6 +50,8 @@ pub enum Mode {
     Server {
         /// Whether peers must show a certificate, and which ones are let in.
         client_auth: ClientAuth,
+        /// What the target is told of each peer in a PROXY protocol header, if anything.
+        header: Option<proxy::HeaderDetail>,
     },
     /// Plaintext in, TLS out.
     Client {

@@ -27,6 +27,11 @@ fn address_holds() {
 }
 
 #[test]
+fn url_holds() {
+    exercise("url", targets::url);
+}
+
+#[test]
 fn uri_pattern_holds() {
     exercise("uri_pattern", targets::uri_pattern);
 }
@@ -62,7 +67,8 @@ fn every_target_has_its_function_and_its_seeds() {
             "certificate",
             "keystore_pem",
             "path",
-            "uri_pattern"
+            "uri_pattern",
+            "url"
         ]
     );
     for target in targets {

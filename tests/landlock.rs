@@ -341,6 +341,7 @@ mod linux {
             resolve_at_start: true,
             mode: Mode::Server {
                 client_auth: ClientAuth::Required(authorization::Rules::default()),
+                header: None,
             },
             credentials: credentials::Selection {
                 identity: credentials::Identity::Pair {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ghostunnel::authorization::UriPattern;
 use ghostunnel::cli::{self, Command};
-use ghostunnel::net::{AddressError, ListenAddr, Reach, TargetAddr};
+use ghostunnel::net::{AddressError, ListenAddr, Reach, TargetAddr, Url};
 use ghostunnel_keystore::{Entry, Format, blocks, trust_anchors};
 use ghostunnel_pki::{Certificate, Identity, PathRequest, TrustAnchors, Usage, validate};
 use rustls_pki_types::UnixTime;
@@ -76,6 +76,26 @@ fn is_local(text: &str) -> bool {
     ["unix:", "localhost:", "127.0.0.1:", "[::1]:"]
         .iter()
         .any(|prefix| text.starts_with(prefix))
+}
+
+/// The URL of a forward proxy.
+pub fn url(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let Ok(url) = Url::parse(&text) else {
+        return;
+    };
+    assert!(url.port.bytes().all(|byte| byte.is_ascii_digit()), "{text:?}");
+    let shown = url.to_string();
+    if url.login.as_ref().is_some_and(|login| login.password.is_some()) {
+        // A URL again, of the same place, without the password.
+        let again = Url::parse(&shown).expect("a URL");
+        let password = again.login.and_then(|login| login.password).expect("a mask");
+        assert_eq!(password.as_str(), "xxxxx", "{text:?}");
+        assert_eq!(
+            (again.scheme, again.host, again.port),
+            (url.scheme, url.host, url.port)
+        );
+    }
 }
 
 /// A URI pattern, a line feed, a URI.

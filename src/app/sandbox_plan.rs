@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::Config;
 use crate::credentials::{Identity, Trust};
-use crate::net::{Kind, ListenAddr, TargetAddr, UnixName};
+use crate::net::{HostPort, Kind, ListenAddr, TargetAddr, UnixName};
 use crate::sandbox::{Access, FileRule, Plan, PortRule, Skipped};
 
 /// What a plan depends on beside the configuration.
@@ -209,11 +209,18 @@ impl<F: Files> Draft<'_, F> {
                 self.allow(&directory, Access::Connect, why, false);
             }
             Kind::Unix(UnixName::Abstract(_) | UnixName::Unnamed) => {}
-            Kind::Tcp(tcp) => match tcp.port_number() {
-                Ok(0) => self.skip(address.text(), why, "nothing can listen on port 0".to_owned()),
-                Ok(port) => self.connect(port, why),
-                Err(error) => self.skip(address.text(), why, error.to_string()),
+            Kind::Tcp(tcp) => match address.proxy() {
+                None => self.port(tcp, address.text(), why),
+                Some(proxy) => self.port(proxy.address(), &proxy.to_string(), "--proxy"),
             },
+        }
+    }
+
+    fn port(&mut self, address: &HostPort, text: &str, why: &'static str) {
+        match address.port_number() {
+            Ok(0) => self.skip(text, why, "nothing can listen on port 0".to_owned()),
+            Ok(port) => self.connect(port, why),
+            Err(error) => self.skip(text, why, error.to_string()),
         }
     }
 
@@ -296,7 +303,7 @@ mod tests {
 
     use super::*;
     use crate::config::{ClientAuth, Mode, Tunnel};
-    use crate::net::Reach;
+    use crate::net::{ForwardProxy, Reach, Url};
     use crate::{authorization, credentials, lifecycle, metrics, proxy, sandbox, status};
 
     /// Symbolic links and directory listings; every other path exists as it is.
@@ -337,6 +344,7 @@ mod tests {
             resolve_at_start: false,
             mode: Mode::Server {
                 client_auth: ClientAuth::Required(authorization::Rules::default()),
+                header: None,
             },
             credentials: credentials::Selection {
                 identity: Identity::None,
@@ -473,6 +481,36 @@ mod tests {
             config.metrics.post = Some(metrics::PostUrl::parse(url).expect("a URL"));
             let plan = plan(&config, &environment(Imagined::default()));
             assert_eq!(ports(&plan), [53, 2, 2003, expected], "{url}");
+        }
+    }
+
+    #[test]
+    fn a_forward_proxy_is_reached_instead_of_the_target() {
+        for (url, connect, skipped) in [
+            ("http://proxy", vec![53, 8080], vec![]),
+            ("http://proxy:3128", vec![53, 3128], vec![]),
+            ("socks5://proxy", vec![53, 1080], vec![]),
+            ("socks5h://proxy:", vec![53, 1080], vec![]),
+            (
+                "http://u:secret@proxy:0",
+                vec![53],
+                vec!["http://u:xxxxx@proxy:0 (--proxy): nothing can listen on port 0"],
+            ),
+            (
+                "http://proxy:65536",
+                vec![53],
+                vec!["http://proxy:65536 (--proxy): address 65536: invalid port"],
+            ),
+        ] {
+            let proxy = ForwardProxy::new(Url::parse(url).expect(url)).expect(url);
+            let mut config = config(":1", "example.com:443", None);
+            let mut tunnel = Tunnel::clone(&config.tunnels[0]);
+            tunnel.target = tunnel.target.through(proxy).expect("TCP");
+            config.tunnels = vec![Arc::new(tunnel)];
+            let plan = plan(&config, &environment(Imagined::default()));
+            assert_eq!(ports(&plan), connect, "{url}");
+            let told: Vec<String> = plan.skipped.iter().map(ToString::to_string).collect();
+            assert_eq!(told, skipped, "{url}");
         }
     }
 

@@ -20,7 +20,7 @@ use super::reporting::Reporting;
 use super::status_port::{self, StatusListener};
 use super::tunnel::Assembled;
 use super::{reload, reporting, sandbox_plan};
-use crate::cli::Run;
+use crate::cli::{ConfigError, Run};
 use crate::config::{Config, Tunnel};
 use crate::credentials::Store;
 use crate::lifecycle::{
@@ -49,6 +49,9 @@ pub(super) fn run(run: Run) -> ExitCode {
     }
     let outcome = match run.config {
         Ok(config) => start(config, &log),
+        Err(error @ ConfigError::ProxyScheme(_)) => {
+            Err(StartError::new("error", error).also("error: unable to build dialer"))
+        }
         Err(error) => Err(StartError::new("error", error)),
     };
     match outcome {

@@ -42,7 +42,7 @@ impl Assembled {
     /// Makes the next handshakes use these credentials.
     pub(super) fn renew(&self, fresh: Arc<Credentials>) -> Result<(), String> {
         match &self.side {
-            Side::Server(configs) => configs.renew(&fresh).map_err(|error| error.to_string())?,
+            Side::Server { tls, .. } => tls.renew(&fresh).map_err(|error| error.to_string())?,
             Side::Client(configs) => configs.renew(&fresh),
         }
         self.store.publish(fresh);
@@ -69,6 +69,9 @@ fn check_target(config: &Tunnel) -> Result<(), StartError> {
         })?;
     }
     info!("using target address {}", config.target.text());
+    if let Some(proxy) = config.target.proxy() {
+        info!("using proxy URL {proxy}");
+    }
     Ok(())
 }
 
@@ -85,10 +88,13 @@ fn target_remedy(error: &LookupError) -> &'static str {
 
 fn side(config: &Tunnel, credentials: &Credentials) -> Result<Side, StartError> {
     Ok(match &config.mode {
-        Mode::Server { client_auth } => Side::Server(Arc::new(
-            ServerConfigs::new(credentials, client_auth.clone())
-                .map_err(|error| StartError::new("error: unable to get server TLS config", error))?,
-        )),
+        Mode::Server { client_auth, header } => Side::Server {
+            tls: Arc::new(
+                ServerConfigs::new(credentials, client_auth.clone())
+                    .map_err(|error| StartError::new("error: unable to get server TLS config", error))?,
+            ),
+            header: *header,
+        },
         Mode::Client { server_name, verify } => Side::Client(Arc::new(ClientConfigs::new(
             credentials,
             server_name.clone(),

@@ -3,7 +3,7 @@
 
 use crate::authorization::UriPatternError;
 use crate::metrics::PostUrlError;
-use crate::net::AddressError;
+use crate::net::{AddressError, UnknownScheme};
 
 /// A refusal that concerns the process as a whole, reported as a usage error.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -76,6 +76,9 @@ pub enum ConfigError {
         "invalid --target network {0:?}: only tcp and unix targets are supported (systemd:/launchd: cannot be dialed)"
     )]
     ServerTargetNetwork(&'static str),
+    /// Two ways to ask for a PROXY protocol header.
+    #[error("--proxy-protocol and --proxy-protocol-mode are mutually exclusive")]
+    SeveralHeaders,
     /// A client's target that can only be listened on.
     #[error("invalid --target network {0:?}: client mode requires a HOST:PORT TCP target")]
     ClientTargetNetwork(&'static str),
@@ -98,6 +101,9 @@ pub enum ConfigError {
         /// The target as typed.
         target: String,
     },
+    /// A forward proxy of a kind that does not exist.
+    #[error("error configuring proxy: {0}")]
+    ProxyScheme(UnknownScheme),
     /// An access rule that is no pattern.
     #[error("invalid URI pattern in {flag} flag ({reason})")]
     UriPattern {

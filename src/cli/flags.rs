@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use super::values::SignedDuration;
+use crate::net;
 
 /// The words that choose what to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +85,8 @@ pub(super) enum Kind {
     TcpAddress(fn(&mut Args) -> &mut Option<SocketAddr>),
     /// Repeatable IP addresses.
     IpAddresses(fn(&mut Args) -> &mut Vec<IpAddr>),
+    /// A URL.
+    Url(fn(&mut Args) -> &mut Option<net::Url>),
     /// One word from a list.
     Choice(
         &'static [&'static str],
@@ -218,7 +221,10 @@ pub(super) struct Args {
     pub(super) target: Option<String>,
     pub(super) unsafe_listen: bool,
     pub(super) unsafe_target: bool,
+    pub(super) proxy_protocol: bool,
+    pub(super) proxy_protocol_mode: Option<&'static str>,
     pub(super) override_server_name: Option<String>,
+    pub(super) proxy: Option<net::Url>,
     pub(super) allow_all: bool,
     pub(super) common_names: Vec<String>,
     pub(super) organizational_units: Vec<String>,
@@ -233,6 +239,7 @@ pub(super) struct Args {
 use Immediate::{Help, LongHelp, Version};
 use Kind::{
     Bool, Choice, Choices, Duration, Immediate as Acts, IpAddresses, Number, Path, TcpAddress, Text, Texts,
+    Url,
 };
 use Scope::{Client, Demo, Global, Server};
 
@@ -402,6 +409,20 @@ pub(super) static FLAGS: &[Flag] = &[
     ),
     flag(
         Server,
+        "proxy-protocol",
+        Bool(|args| &mut args.proxy_protocol),
+        "Tell the target who has connected, by a PROXY protocol v2 header in front of each connection.",
+    ),
+    flag(
+        Server,
+        "proxy-protocol-mode",
+        Choice(HEADER_DETAILS, |args| &mut args.proxy_protocol_mode),
+        "Tell the target more: conn is --proxy-protocol, tls adds version and SNI of the TLS session, tls-full \
+         also the certificate of the client.",
+    )
+    .placeholder("MODE"),
+    flag(
+        Server,
         "allow-all",
         Bool(|args| &mut args.allow_all),
         "Admit every client whose certificate a trusted authority has issued.",
@@ -480,6 +501,18 @@ pub(super) static FLAGS: &[Flag] = &[
     .placeholder("NAME"),
     flag(
         Client,
+        "proxy",
+        Url(|args| &mut args.proxy),
+        "Reach the target through a forward proxy, which looks the target's name up: http://HOST:PORT (by \
+         CONNECT) or socks5://HOST:PORT. NAME:PASSWORD@ may stand in front of the host.",
+    )
+    .placeholder("URL"),
+    flag(Client, "connect-proxy", Url(|args| &mut args.proxy), "Older name of --proxy.")
+        .placeholder("URL")
+        .hidden()
+        .deprecated("is deprecated: use --proxy"),
+    flag(
+        Client,
         "verify-cn",
         Texts(|args| &mut args.common_names),
         "Accept servers with this common name in the subject.",
@@ -532,6 +565,9 @@ pub(super) static FLAGS: &[Flag] = &[
 
 /// What `--quiet` takes. The empty word silences nothing.
 const QUIET: &[&str] = &["", "all", "conns", "handshake-errs", "conn-errs"];
+
+/// What `--proxy-protocol-mode` takes.
+const HEADER_DETAILS: &[&str] = &["conn", "tls", "tls-full"];
 
 /// What `--break` takes.
 pub(super) const BREAKAGES: &[&str] = &["ca", "byte", "stranger"];
@@ -625,8 +661,6 @@ static UNBUILT: &[Unbuilt] = &[
     unbuilt_bool(Global, "completion-script-bash"),
     unbuilt_bool(Global, "completion-script-zsh"),
     unbuilt(Server, "target-status"),
-    unbuilt_bool(Server, "proxy-protocol"),
-    unbuilt(Server, "proxy-protocol-mode"),
     unbuilt(Server, "allow-spki-pin"),
     unbuilt(Server, "allow-policy"),
     unbuilt(Server, "allow-query"),
@@ -637,8 +671,6 @@ static UNBUILT: &[Unbuilt] = &[
     unbuilt(Server, "auto-acme-testca"),
     unbuilt(Server, "auto-acme-renew-check-interval"),
     unbuilt(Server, "auto-acme-alt-tls-alpn-port"),
-    unbuilt(Client, "proxy"),
-    unbuilt(Client, "connect-proxy"),
     unbuilt(Client, "verify-spki-pin"),
     unbuilt(Client, "verify-policy"),
     unbuilt(Client, "verify-query"),

@@ -406,6 +406,7 @@ fn store(args: &mut Args, flag: &Flag, value: &TypedValue) -> Result<(), ValueEr
         Kind::Number(field) => *field(args) = values::uint32(values::utf8(word)?)?,
         Kind::TcpAddress(field) => *field(args) = Some(values::tcp_address(values::utf8(word)?)?),
         Kind::IpAddresses(field) => field(args).push(values::ip_address(values::utf8(word)?)?),
+        Kind::Url(field) => *field(args) = Some(values::url(values::utf8(word)?)?),
         Kind::Choice(allowed, field) => *field(args) = Some(values::choice(values::utf8(word)?, allowed)?),
         Kind::Choices(allowed, field) => field(args).push(values::choice(values::utf8(word)?, allowed)?),
     }

@@ -14,7 +14,8 @@ use super::{Breakage, DemoOptions, ModeWord, Run};
 use crate::authorization::{Rules, UriPattern};
 use crate::config::{ClientAuth, Config, Mode, Tunnel};
 use crate::metrics::PostUrl;
-use crate::net::{AddressError, Kind, ListenAddr, Reach, TargetAddr};
+use crate::net::{AddressError, ForwardProxy, Kind, ListenAddr, Reach, TargetAddr};
+use crate::proxy::HeaderDetail;
 use crate::{credentials, lifecycle, logging, metrics, proxy, sandbox, status, tls};
 
 /// Settings of the process and limits of its tunnel, checked.
@@ -76,6 +77,7 @@ fn server(args: &Args, limits: proxy::Limits) -> Result<Tunnel, ConfigError> {
     let credentials = credentials(ModeWord::Server, args)?;
     check_access(args)?;
     let target = server_target(args)?;
+    let header = header(args)?;
     let client_auth = match args.disable_authentication {
         true => ClientAuth::Disabled,
         false => ClientAuth::Required(Rules {
@@ -84,7 +86,7 @@ fn server(args: &Args, limits: proxy::Limits) -> Result<Tunnel, ConfigError> {
         }),
     };
     let listen = listen(args, Reach::Anywhere)?;
-    let mode = Mode::Server { client_auth };
+    let mode = Mode::Server { client_auth, header };
     Ok(Tunnel {
         listen,
         target,
@@ -114,6 +116,7 @@ fn client(args: &Args, limits: proxy::Limits) -> Result<Tunnel, ConfigError> {
         all: !has_rules(args),
         ..rules("--verify-uri", args)?
     };
+    let target = through_proxy(args, target)?;
     let mode = Mode::Client { server_name, verify };
     Ok(Tunnel {
         listen: listen?,
@@ -225,11 +228,34 @@ fn server_target(args: &Args) -> Result<TargetAddr, ConfigError> {
     })
 }
 
+fn header(args: &Args) -> Result<Option<HeaderDetail>, ConfigError> {
+    match (args.proxy_protocol, args.proxy_protocol_mode) {
+        (true, Some(_)) => Err(ConfigError::SeveralHeaders),
+        (true, None) | (false, Some("conn")) => Ok(Some(HeaderDetail::Addresses)),
+        (false, Some("tls")) => Ok(Some(HeaderDetail::Tls)),
+        // Of the words that the parser lets through, tls-full is left.
+        (false, Some(_)) => Ok(Some(HeaderDetail::TlsFull)),
+        (false, None) => Ok(None),
+    }
+}
+
 fn client_target(args: &Args) -> Result<TargetAddr, ConfigError> {
-    TargetAddr::parse(typed(&args.target), Reach::Anywhere).map_err(|error| match error {
+    TargetAddr::parse(typed(&args.target), Reach::Anywhere).map_err(client_target_error)
+}
+
+fn client_target_error(error: AddressError) -> ConfigError {
+    match error {
         AddressError::UnsupportedNetwork(network) => ConfigError::ClientTargetNetwork(network),
         error => ConfigError::TargetAddress(error),
-    })
+    }
+}
+
+fn through_proxy(args: &Args, target: TargetAddr) -> Result<TargetAddr, ConfigError> {
+    let Some(url) = args.proxy.clone() else {
+        return Ok(target);
+    };
+    let proxy = ForwardProxy::new(url).map_err(ConfigError::ProxyScheme)?;
+    target.through(proxy).map_err(client_target_error)
 }
 
 fn listen(args: &Args, reach: Reach) -> Result<ListenAddr, ConfigError> {

@@ -28,6 +28,8 @@ pub(super) enum ValueError {
     NotATcpAddress { text: String, reason: LookupError },
     #[error("enum value must be one of {allowed}, got '{text}'")]
     NotInList { allowed: String, text: String },
+    #[error(transparent)]
+    Url(#[from] net::UrlError),
     /// Without the value: it may be a password.
     #[error("value is not valid UTF-8")]
     NotUtf8,
@@ -212,6 +214,11 @@ pub(super) fn tcp_address(text: &str) -> Result<SocketAddr, ValueError> {
         text: text.to_owned(),
         reason,
     })
+}
+
+/// A URL, as far as the text alone tells.
+pub(super) fn url(text: &str) -> Result<net::Url, ValueError> {
+    Ok(net::Url::parse(text)?)
 }
 
 /// One of the words that a flag knows, exactly as listed.

@@ -187,7 +187,11 @@ fn conversion(format: Format, path: &Path) -> String {
              openssl pkcs12 -in {path}.p12 -out {path}.pem -nodes"
         ),
         Format::Der => {
-            format!("openssl x509 -inform DER -in {path} -out {path}.pem, and append the private key")
+            // What bytes alone called DER may be a short PKCS#12 file.
+            format!(
+                "openssl x509 -inform DER -in {path} -out {path}.pem, and append the private key; or, if it is \
+                 PKCS#12, with: openssl pkcs12 -in {path} -out {path}.pem -nodes"
+            )
         }
     }
 }

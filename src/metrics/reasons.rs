@@ -71,8 +71,14 @@ reasons! {
         TimedOut = "timeout",
         /// The system or the target refused the connection.
         Refused = "refused",
+        /// The forward proxy was not reached, or did not reach the target.
+        Proxy = "proxy",
         /// The TLS handshake with it failed; counted there with its reason too.
         Tls = "tls",
+        /// The PROXY protocol header could not be built.
+        HeaderNotBuilt = "header_not_built",
+        /// The PROXY protocol header could not be sent.
+        HeaderNotSent = "header_not_sent",
         /// The process is shutting down.
         Canceled = "canceled",
     }

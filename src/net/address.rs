@@ -10,7 +10,9 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use super::forward_proxy::ForwardProxy;
 use super::resolve;
 
 /// Whether an address may leave the machine.
@@ -68,6 +70,7 @@ pub struct TargetAddr {
     text: String,
     reach: Reach,
     kind: Kind,
+    proxy: Option<Arc<ForwardProxy>>,
 }
 
 /// Why an address was refused.
@@ -163,6 +166,7 @@ impl TargetAddr {
             text: text.to_owned(),
             reach,
             kind: Kind::parse(text)?,
+            proxy: None,
         })
     }
 
@@ -172,7 +176,24 @@ impl TargetAddr {
             text: text.to_owned(),
             reach: Reach::Anywhere,
             kind: Kind::Tcp(HostPort::parse(text)?),
+            proxy: None,
         })
+    }
+
+    /// The same target, reached through a forward proxy, which connects to TCP addresses only.
+    pub fn through(self, proxy: ForwardProxy) -> Result<Self, AddressError> {
+        match self.kind {
+            Kind::Unix(_) => Err(AddressError::UnsupportedNetwork("unix")),
+            Kind::Tcp(_) => Ok(Self {
+                proxy: Some(Arc::new(proxy)),
+                ..self
+            }),
+        }
+    }
+
+    /// The forward proxy it is reached through.
+    pub fn proxy(&self) -> Option<&ForwardProxy> {
+        self.proxy.as_deref()
     }
 
     /// The address as typed.
@@ -214,11 +235,16 @@ impl Kind {
 impl HostPort {
     pub(super) fn parse(text: &str) -> Result<Self, AddressError> {
         let (host, port) = split(text)?;
-        Ok(Self {
+        Ok(Self::new(host, port))
+    }
+
+    /// A host without brackets and a port, both taken apart already.
+    pub(super) fn new(host: &str, port: &str) -> Self {
+        Self {
             host: host.to_owned(),
             port: port.to_owned(),
             number: resolve::port_number(port),
-        })
+        }
     }
 
     /// The port as a number; 0 when it was left empty.

@@ -12,8 +12,9 @@ use tokio::time::{Instant, timeout_at};
 
 use super::address::{HostPort, Kind, Reach, TargetAddr, UnixName};
 use super::error_text;
+use super::forward_proxy::ProxyError;
 use super::resolve::{LookupError, Resolver};
-use super::stream::{Stream, set_tcp_options};
+use super::stream::{Label, Stream, set_tcp_options};
 
 /// How long the second address family waits for the first (RFC 8305, section 8, allows
 /// up to 2 s and recommends 250 ms; this is Ghostunnel 1.11.1's value).
@@ -47,6 +48,9 @@ pub enum DialError {
     /// A UNIX target without a name.
     #[error("dial unix: missing address")]
     MissingAddress,
+    /// The forward proxy could not be reached, or did not reach the target.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
 }
 
 impl DialError {
@@ -54,6 +58,7 @@ impl DialError {
     pub fn is_timeout(&self) -> bool {
         match self {
             Self::LookupTimedOut(_) | Self::TimedOut(_) => true,
+            Self::Proxy(error) => error.is_timeout(),
             Self::Lookup(_) | Self::Refused { .. } | Self::MissingAddress => false,
         }
     }
@@ -82,16 +87,20 @@ impl fmt::Display for Destination {
 /// A host name is looked up anew by each dial. Of several addresses, the family of the
 /// first is tried first, address by address; the other family joins after 300 ms, or at
 /// once when the first has failed (RFC 8305). The first connection wins; if there is
-/// none, the first family's first error is told.
+/// none, the first family's first error is told. Where the target has a forward proxy, all this is
+/// said of the proxy, and the target's name is left to it.
 /// Cancel-safe: dropping the future closes what it opened.
 pub async fn dial(target: &TargetAddr, resolver: &Resolver, deadline: Instant) -> Result<Stream, DialError> {
     match target.kind() {
-        Kind::Tcp(address) => dial_tcp(address, target.reach(), resolver, deadline).await,
+        Kind::Tcp(address) => match target.proxy() {
+            None => dial_tcp(address, target.reach(), resolver, deadline).await,
+            Some(proxy) => Ok(proxy.dial(address, target.text(), resolver, deadline).await?),
+        },
         Kind::Unix(name) => dial_unix(name, deadline).await,
     }
 }
 
-async fn dial_tcp(
+pub(super) async fn dial_tcp(
     address: &HostPort,
     reach: Reach,
     resolver: &Resolver,
@@ -180,7 +189,10 @@ async fn connect(address: SocketAddr) -> Result<Stream, DialError> {
         .await
         .map_err(failed("connect"))?;
     set_tcp_options(SockRef::from(&stream)).map_err(failed("setsockopt"))?;
-    Stream::from_tcp(stream).map_err(failed("getsockname"))
+    let local = stream.local_addr().map_err(failed("getsockname"))?;
+    // A target that answers and resets at once has no address any more; its bytes are there.
+    let peer = stream.peer_addr().unwrap_or(address);
+    Ok(Stream::tcp(stream, Label::tcp(local), Label::tcp(peer)))
 }
 
 async fn dial_unix(name: &UnixName, deadline: Instant) -> Result<Stream, DialError> {
@@ -456,7 +468,7 @@ mod tests {
             .expect("dial");
         assert_eq!(
             stream.peer(),
-            &super::super::Label::Tcp(listener.local_addr().expect("address"))
+            &Label::Tcp(listener.local_addr().expect("address"))
         );
 
         let only_silent = answering(&[LOCAL4]);

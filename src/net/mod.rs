@@ -8,15 +8,19 @@
 mod address;
 mod dial;
 mod error_text;
+mod forward_proxy;
 mod listen;
 mod resolve;
 mod socket_file;
 mod stale_socket;
 mod stream;
+mod url;
 
 pub use address::{AddressError, HostPort, Kind, ListenAddr, Reach, TargetAddr, UnixName};
 pub use dial::{Destination, DialError, dial};
+pub use forward_proxy::{ForwardProxy, ProxyError, SocksError, TalkError, UnknownScheme};
 pub use listen::{Accepted, Acceptor, Bound, ListenError, Listener};
 pub use resolve::{LookupError, Resolver, resolve_once};
 pub use stale_socket::Obstacle;
 pub use stream::{Label, Operation, Stream};
+pub use url::{Login, Url, UrlError};

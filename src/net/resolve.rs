@@ -163,9 +163,11 @@ impl Drop for Flight {
 impl TargetAddr {
     /// Looks the host and port up once, so that a typo stops the start.
     ///
-    /// Blocks on the system's resolver. Literals and UNIX names need no look-up.
+    /// Blocks on the system's resolver. Literals and UNIX names need no look-up, and what is
+    /// reached through a forward proxy is the proxy's to look up.
     pub fn check_resolves(&self) -> Result<(), LookupError> {
         match self.kind() {
+            Kind::Tcp(_) if self.proxy().is_some() => Ok(()),
             Kind::Tcp(address) => resolve_blocking(address, self.reach()).map(|_| ()),
             Kind::Unix(_) => Ok(()),
         }

@@ -28,8 +28,8 @@ pub(super) async fn run(
     listener: Listener,
     workers: Arc<Workers>,
     mut heartbeat: Heartbeat,
+    _busy: DrainGuard,
 ) {
-    let _busy = shared.surroundings.drain.guard();
     let acceptor = match listener.into_acceptor() {
         Ok(acceptor) => acceptor,
         Err(error) => {
@@ -79,3 +79,71 @@ async fn accept_all(shared: &Arc<Shared>, acceptor: &Acceptor, workers: &Workers
 /// neither the log nor a core is flooded, and short enough to recover within a second.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::sync_channel;
+    use std::task::{Context, Waker};
+
+    use super::super::{Limits, Proxy, Side, Surroundings};
+    use super::*;
+    use crate::lifecycle::{Drain, Pulse};
+    use crate::metrics::Registry;
+    use crate::net::{ListenAddr, Reach, Resolver, TargetAddr};
+    use crate::tls::ClientAuth;
+    use crate::tls::test_support::{Scene, everybody};
+
+    /// A tunnel that lets everybody in, to a target that nobody will be taken to.
+    fn proxy(drain: &Drain) -> Proxy {
+        let configs = Scene::new().server_configs(ClientAuth::Required(everybody()));
+        let limits = Limits {
+            connect_timeout: Duration::from_secs(10),
+            close_timeout: Duration::from_secs(10),
+            max_lifetime: None,
+            max_concurrent: None,
+        };
+        let surroundings = Surroundings {
+            metrics: Arc::new(Registry::disabled()),
+            drain: drain.clone(),
+            pulse: Pulse::default(),
+            resolver: Resolver::new(),
+        };
+        let side = Side::Server {
+            tls: Arc::new(configs),
+            header: None,
+        };
+        let target = TargetAddr::parse("127.0.0.1:1", Reach::LocalOnly).expect("an address");
+        Proxy::new(side, target, limits, surroundings)
+    }
+
+    #[test]
+    fn the_drain_waits_for_a_listener_whose_loop_has_not_begun() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("s");
+        let address = ListenAddr::parse(&format!("unix:{}", path.display()), Reach::Anywhere);
+        let listener = address
+            .expect("a path")
+            .bind()
+            .expect("free")
+            .listen()
+            .expect("free");
+
+        let workers = Workers::start_some(1).expect("a thread");
+        let (release, held) = sync_channel::<()>(0);
+        workers.run(0, move || async move {
+            let _released = held.recv();
+        });
+        let drain = Drain::new();
+        proxy(&drain).serve(listener, &workers, 0);
+        drain.begin();
+        {
+            let mut drained = Box::pin(drain.drained());
+            let poll = drained.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            assert!(poll.is_pending(), "the listener is still open");
+        }
+        drop(release);
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.build().expect("a runtime").block_on(drain.drained());
+        assert!(!path.exists());
+    }
+}

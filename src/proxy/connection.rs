@@ -9,14 +9,15 @@ use tracing::info;
 use super::accept::Arrival;
 use super::handshake::{self, Failure};
 use super::pipe::Pipe;
+use super::proxy_protocol::{self, Certificate, HeaderError, Introduced};
 use super::relay::{self, Deadlines, Observer, TlsEnd, Volume};
 use super::upstream::{self, Unreached, Upstream};
 use super::{Shared, Side, deadline_after};
 use crate::authorization::Admission;
 use crate::logging::class;
-use crate::metrics::{HandshakeFailure, Registry};
+use crate::metrics::{DialFailure, HandshakeFailure, Registry};
 use crate::net::{Accepted, Stream};
-use crate::tls::{Established, PeerIdentity, Session};
+use crate::tls::{Established, Facts, PeerIdentity, Session};
 
 /// Serves an accepted connection to its end. What it holds of the process (its slot, its
 /// place in the drain) is given back when this returns.
@@ -57,7 +58,7 @@ struct Joined {
     plain: Stream,
 }
 
-/// Handshake and dial, under one deadline; both are given up when the drain begins.
+/// Handshake, dial and introduction, under one deadline; all are given up when the drain begins.
 async fn join(shared: &Shared, accepted: Accepted) -> Option<Joined> {
     let deadline = deadline_after(shared.limits.connect_timeout);
     let mut stream = match accepted.into_stream() {
@@ -70,38 +71,89 @@ async fn join(shared: &Shared, accepted: Accepted) -> Option<Joined> {
     };
     let (admission, tls) = match &shared.side {
         Side::Client(_) => (Admission::local_peer(), None),
-        Side::Server(_) => {
+        Side::Server { .. } => {
             let established = shake_hands(shared, &mut stream, deadline).await?;
             let Established {
                 session,
                 peer,
                 admission,
+                facts,
             } = established;
-            (admission, Some((session, peer)))
+            (admission, Some(TlsPeer { session, peer, facts }))
         }
     };
-    let upstream = match unless_draining(shared, upstream::reach(shared, &admission, deadline)).await {
-        Some(Ok(upstream)) => upstream,
-        failed => {
-            let unreached = failed
-                .and_then(Result::err)
-                .unwrap_or_else(|| upstream::canceled(shared));
-            if let Some((mut session, _)) = tls {
-                handshake::hang_up(&mut session, &mut stream).await;
+    let reached = match introduction(shared, &stream, tls.as_ref()) {
+        Err(error) => Err(Unreached::new(DialFailure::HeaderNotBuilt, error.to_string())),
+        Ok(header) => {
+            let reaching = reach_and_introduce(shared, &admission, &header, deadline);
+            let canceled = || Err(upstream::canceled(shared));
+            unless_draining(shared, reaching).await.unwrap_or_else(canceled)
+        }
+    };
+    match reached {
+        Ok(upstream) => join_ends(stream, tls, upstream),
+        Err(mut unreached) => {
+            dial_failed(shared, &unreached);
+            if let Some(mut tls) = tls {
+                handshake::hang_up(&mut tls.session, &mut stream).await;
             }
-            return dial_failed(shared, &unreached);
+            // The peer that is here need not wait for the one that was refused.
+            drop(stream);
+            if let Some(refused) = &mut unreached.refused {
+                unless_draining(shared, handshake::say_farewell(refused)).await;
+            }
+            None
         }
-    };
-    join_ends(stream, tls, upstream)
+    }
 }
 
-type TlsPeer = (Session, Option<PeerIdentity>);
+/// The accepted end after its handshake.
+struct TlsPeer {
+    session: Session,
+    peer: Option<PeerIdentity>,
+    facts: Facts,
+}
+
+/// What the target is sent before anything else; empty where it was not asked for.
+fn introduction(shared: &Shared, accepted: &Stream, tls: Option<&TlsPeer>) -> Result<Vec<u8>, HeaderError> {
+    let Side::Server {
+        header: Some(detail), ..
+    } = &shared.side
+    else {
+        return Ok(Vec::new());
+    };
+    let Some(TlsPeer { peer, facts, .. }) = tls else {
+        return Ok(Vec::new());
+    };
+    let certificate = peer.as_ref().map(|peer| Certificate {
+        der: peer.leaf().der(),
+        common_name: peer.common_name().unwrap_or_default(),
+    });
+    let connection = Introduced {
+        source: accepted.peer(),
+        destination: accepted.local(),
+        facts,
+        certificate,
+    };
+    proxy_protocol::header(*detail, &connection)
+}
+
+async fn reach_and_introduce(
+    shared: &Shared,
+    admission: &Admission,
+    header: &[u8],
+    deadline: Instant,
+) -> Result<Upstream, Unreached> {
+    let mut upstream = upstream::reach(shared, admission, deadline).await?;
+    upstream::send(&mut upstream.stream, header, deadline).await?;
+    Ok(upstream)
+}
 
 /// Exactly one of the two ends speaks TLS.
 fn join_ends(accepted: Stream, accepted_tls: Option<TlsPeer>, upstream: Upstream) -> Option<Joined> {
     let (left, right) = (accepted.peer().clone(), upstream.stream.peer().clone());
     match (accepted_tls, upstream.tls) {
-        (Some((session, peer)), None) => Some(Joined {
+        (Some(TlsPeer { session, peer, .. }), None) => Some(Joined {
             pipe: Pipe::tls_accepted(left, peer, right),
             tls: TlsEnd {
                 stream: accepted,
@@ -122,40 +174,48 @@ fn join_ends(accepted: Stream, accepted_tls: Option<TlsPeer>, upstream: Upstream
 }
 
 async fn shake_hands(shared: &Shared, stream: &mut Stream, deadline: Instant) -> Option<Established> {
-    let Side::Server(configs) = &shared.side else {
+    let Side::Server { tls: configs, .. } = &shared.side else {
         return None;
     };
     let metrics = &shared.surroundings.metrics;
     let from = stream.peer().address().to_string();
     let started = Instant::now();
-    let outcome = match configs.handshake() {
-        Err(error) => Err(Failure::unconfigured(&error)),
-        Ok(handshake) => {
-            let driven = tokio::time::timeout_at(deadline, handshake::drive(handshake, stream));
-            match unless_draining(shared, driven).await {
-                None => Err(Failure::new(HandshakeFailure::Canceled, "context canceled")),
-                Some(Err(_)) => Err(Failure::timed_out()),
-                Some(Ok(outcome)) => outcome,
-            }
+    let shaken = tokio::time::timeout_at(deadline, async {
+        // A silent peer costs a socket and no more, and one that is silent while credentials are
+        // renewed meets the new ones.
+        handshake::first_bytes(stream).await?;
+        let handshake = configs
+            .handshake()
+            .map_err(|error| Failure::unconfigured(&error))?;
+        handshake::drive(handshake, stream).await
+    });
+    let mut was_refused = false;
+    let outcome = match unless_draining(shared, shaken).await {
+        None => Err(Failure::new(HandshakeFailure::Canceled, "context canceled")),
+        Some(Err(_)) => Err(Failure::timed_out()),
+        Some(Ok(outcome)) => {
+            was_refused = outcome.is_err();
+            outcome
         }
     };
     metrics.handshake_took(started.elapsed());
-    outcome
-        .inspect_err(|Failure { reason, text }| {
-            metrics.handshake_failed(*reason);
-            info!(target: class::HANDSHAKE_ERRS, "error on TLS handshake from {from}: {text}");
-        })
-        .ok()
+    if let Err(Failure { reason, text }) = &outcome {
+        metrics.handshake_failed(*reason);
+        info!(target: class::HANDSHAKE_ERRS, "error on TLS handshake from {from}: {text}");
+    }
+    if was_refused {
+        unless_draining(shared, handshake::say_farewell(stream)).await;
+    }
+    outcome.ok()
 }
 
-fn dial_failed(shared: &Shared, unreached: &Unreached) -> Option<Joined> {
+fn dial_failed(shared: &Shared, unreached: &Unreached) {
     let metrics = &shared.surroundings.metrics;
     metrics.dial_failed(unreached.reason);
     if let Some(reason) = unreached.handshake {
         metrics.target_handshake_failed(reason);
     }
-    info!(target: class::CONN_ERRS, "error on dial: {}", unreached.text);
-    None
+    info!(target: class::CONN_ERRS, "{}: {}", unreached.phrase(), unreached.text);
 }
 
 /// The outcome of `work`, or nothing if the process began to drain first.

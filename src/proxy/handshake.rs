@@ -52,7 +52,17 @@ impl From<HandshakeError> for Failure {
     }
 }
 
-/// Brings a handshake to its end. On failure the peer has been sent the alert.
+/// Waits until there is something to read, be it the end.
+pub(super) async fn first_bytes(stream: &Stream) -> Result<(), Failure> {
+    let ready = poll_fn(|context| stream.poll_read_ready(context)).await;
+    ready.map_err(|error| {
+        let text = stream.error_text(Operation::Read, &error);
+        Failure::new(HandshakeFailure::Closed, text)
+    })
+}
+
+/// Brings a handshake to its end. On failure the peer has been sent the alert, and is to be
+/// given time to read it ([`say_farewell`]).
 pub(super) async fn drive(mut handshake: Handshake, stream: &mut Stream) -> Result<Established, Failure> {
     loop {
         let progress = handshake.step();
@@ -68,10 +78,7 @@ pub(super) async fn drive(mut handshake: Handshake, stream: &mut Stream) -> Resu
         match progress {
             Ok(Progress::Done) => return handshake.finish().map_err(Failure::from),
             Ok(Progress::NeedsBytes) => receive(&mut handshake, stream).await?,
-            Err(refusal) => {
-                say_farewell(stream).await;
-                return Err(refusal.into());
-            }
+            Err(refusal) => return Err(refusal.into()),
         }
     }
 }
@@ -105,8 +112,9 @@ pub(super) async fn hang_up(session: &mut Session, stream: &mut Stream) {
 }
 
 /// Closes our direction and reads until the peer has closed its own: a socket that is closed
-/// with unread bytes is reset, and a reset can overtake the alert.
-async fn say_farewell(stream: &mut Stream) {
+/// with unread bytes is reset, and a reset can overtake the alert. Takes up to a second, so
+/// what happened is logged before.
+pub(super) async fn say_farewell(stream: &mut Stream) {
     let _peer_may_be_gone = stream.shutdown_write();
     let gone = poll_fn(|context| {
         loop {

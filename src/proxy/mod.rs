@@ -7,6 +7,7 @@ mod accept;
 mod connection;
 mod handshake;
 mod pipe;
+mod proxy_protocol;
 mod relay;
 mod scratch;
 mod upstream;
@@ -24,6 +25,7 @@ use crate::metrics::Registry;
 use crate::net::{Listener, Resolver, TargetAddr};
 use crate::tls::{ClientConfigs, ServerConfigs};
 
+pub use proxy_protocol::HeaderDetail;
 pub use worker::Workers;
 
 /// Timeouts and limits of one tunnel.
@@ -44,7 +46,12 @@ pub struct Limits {
 #[derive(Debug, Clone)]
 pub enum Side {
     /// Peers speak TLS, the target doesn't.
-    Server(Arc<ServerConfigs>),
+    Server {
+        /// To speak it.
+        tls: Arc<ServerConfigs>,
+        /// What the target is told of each peer in a PROXY protocol header, if anything.
+        header: Option<HeaderDetail>,
+    },
     /// Peers are local and plain, the target speaks TLS.
     Client(Arc<ClientConfigs>),
 }
@@ -101,8 +108,12 @@ impl Proxy {
     pub fn serve(&self, listener: Listener, workers: &Arc<Workers>, index: usize) {
         let shared = Arc::clone(&self.shared);
         let pool = Arc::clone(workers);
+        // Taken here: a drain that begins before the loop does must wait for the listener too.
+        let busy = shared.surroundings.drain.guard();
         let heartbeat = shared.surroundings.pulse.heartbeat();
-        workers.run(index, move || accept::run(shared, listener, pool, heartbeat));
+        workers.run(index, move || {
+            accept::run(shared, listener, pool, heartbeat, busy)
+        });
     }
 
     /// Reaches the target just as a connection would, and hangs up: for the status port.

@@ -50,7 +50,7 @@ impl Workers {
         Self::start_some(thread::available_parallelism().map_or(1, NonZeroUsize::get))
     }
 
-    fn start_some(count: usize) -> io::Result<Arc<Self>> {
+    pub(super) fn start_some(count: usize) -> io::Result<Arc<Self>> {
         let workers = (0..count).map(Worker::start).collect::<io::Result<_>>()?;
         Ok(Arc::new(Self { workers }))
     }

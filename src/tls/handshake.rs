@@ -25,6 +25,9 @@ pub struct Handshake {
     incoming: Vec<u8>,
     outgoing: Vec<u8>,
     first_record_seen: bool,
+    /// The name the client asks for, as it is in the hello; not looked for in one that is split
+    /// over records.
+    spelled_name: Option<String>,
     /// The peer has sent close_notify right behind its last message.
     peer_has_closed: bool,
 }
@@ -47,6 +50,19 @@ pub struct Established {
     pub peer: Option<PeerIdentity>,
     /// The proof that it may be served.
     pub admission: Admission,
+    /// What was agreed on.
+    pub facts: Facts,
+}
+
+/// What a handshake agreed on, for a target that wants to know. Not needed by an open connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// `TLS 1.2` or `TLS 1.3`.
+    pub version: &'static str,
+    /// The name a client asked for, as it spelled it.
+    pub server_name: Option<String>,
+    /// The application protocol, if one was negotiated.
+    pub application_protocol: Option<Vec<u8>>,
 }
 
 /// Why a handshake failed; the text is what Ghostunnel 1.11.1 logs.
@@ -80,6 +96,7 @@ impl Handshake {
             incoming: Vec::new(),
             outgoing: Vec::new(),
             first_record_seen: false,
+            spelled_name: None,
             peer_has_closed: false,
         }
     }
@@ -148,11 +165,25 @@ impl Handshake {
         } else {
             (None, Admission::unauthenticated())
         };
+        let facts = self.facts();
         Ok(Established {
             session: Session::new(self.engine, self.incoming, self.peer_has_closed),
             peer,
             admission,
+            facts,
         })
+    }
+
+    fn facts(&self) -> Facts {
+        let asked = self.verdict.take_server_name();
+        Facts {
+            version: match self.engine.protocol_version() {
+                Some(ProtocolVersion::TLSv1_3) => "TLS 1.3",
+                _ => "TLS 1.2",
+            },
+            server_name: asked.map(|name| as_spelled(name, self.spelled_name.as_deref())),
+            application_protocol: self.engine.application_protocol(),
+        }
     }
 
     /// Refuses peers that don't speak TLS without an alert: they would not understand it.
@@ -160,7 +191,6 @@ impl Handshake {
         if self.first_record_seen || self.incoming.len() < RECORD_HEADER {
             return Ok(());
         }
-        self.first_record_seen = true;
         let kind = self.incoming.first().copied().unwrap_or_default();
         let major = self.incoming.get(1).copied().unwrap_or_default();
         if !matches!(kind, RECORD_ALERT | RECORD_HANDSHAKE) || major >= 0x10 {
@@ -168,6 +198,13 @@ impl Handshake {
                 HandshakeFailure::NotTls,
                 "tls: first record does not look like a TLS handshake",
             ));
+        }
+        let length = self.incoming.get(3..RECORD_HEADER).map_or(0, be_number);
+        if let Some(record) = self.incoming.get(..RECORD_HEADER + length) {
+            self.first_record_seen = true;
+            if matches!(self.engine, Engine::Server(_)) {
+                self.spelled_name = read_server_name(record);
+            }
         }
         Ok(())
     }
@@ -269,6 +306,7 @@ fn reason(error: &Error) -> HandshakeFailure {
 }
 
 const RECORD_HEADER: usize = 5;
+const MESSAGE_HEADER: usize = 4;
 const RECORD_ALERT: u8 = 0x15;
 const RECORD_HANDSHAKE: u8 = 0x16;
 
@@ -318,6 +356,51 @@ impl HelloFacts {
             hex_list(&offered.rev().collect::<Vec<_>>())
         )
     }
+}
+
+/// The host name of the server name extension (RFC 6066, section 3) in a record that holds a
+/// whole ClientHello; read without trust, like [`HelloFacts`].
+fn read_server_name(record: &[u8]) -> Option<String> {
+    const VERSION_AND_RANDOM: usize = 2 + 32;
+    const SERVER_NAME: usize = 0;
+    let mut hello = record.get(RECORD_HEADER + MESSAGE_HEADER + VERSION_AND_RANDOM..)?;
+    let [_session_id, _suites, _compression] = [
+        take_block(&mut hello, 1)?,
+        take_block(&mut hello, 2)?,
+        take_block(&mut hello, 1)?,
+    ];
+    let mut extensions = take_block(&mut hello, 2)?;
+    while !extensions.is_empty() {
+        let kind = be_number(extensions.split_off(..2)?);
+        let mut content = take_block(&mut extensions, 2)?;
+        if kind == SERVER_NAME {
+            let mut names = take_block(&mut content, 2)?;
+            let _host_name = names.split_off(..1).filter(|kind| *kind == [0])?;
+            return String::from_utf8(take_block(&mut names, 2)?.to_vec()).ok();
+        }
+    }
+    None
+}
+
+/// The name that rustls has read, in lower case, with the spelling of the hello if that is known.
+fn as_spelled(name: String, spelled: Option<&str>) -> String {
+    match spelled {
+        Some(spelled) if spelled.eq_ignore_ascii_case(&name) => spelled.to_owned(),
+        _ => name,
+    }
+}
+
+/// Takes a vector with a length of this many bytes off the front (RFC 8446, section 3.4).
+fn take_block<'a>(input: &mut &'a [u8], length_size: usize) -> Option<&'a [u8]> {
+    let length = be_number(input.split_off(..length_size)?);
+    input.split_off(..length)
+}
+
+/// A big-endian number of at most four bytes.
+fn be_number(bytes: &[u8]) -> usize {
+    bytes
+        .iter()
+        .fold(0, |number, byte| (number << 8) | usize::from(*byte))
 }
 
 fn hex_list(numbers: &[u16]) -> String {

@@ -20,7 +20,7 @@ mod verify;
 use crate::authorization::Rules;
 
 pub use client::ClientConfigs;
-pub use handshake::{Established, Handshake, HandshakeError, Progress};
+pub use handshake::{Established, Facts, Handshake, HandshakeError, Progress};
 pub use outgoing::Outgoing;
 pub use server::{NotServable, ServerConfigs, status_config};
 pub use session::{CLOSE_NOTIFY_ROOM, Opened, SEAL_OVERHEAD, Session, SessionError};

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use ghostunnel_pki::Usage;
 use rustls::DistinguishedName;
-use rustls::server::{NoServerSessionStorage, ServerConfig, UnbufferedServerConnection};
-use rustls::sign::SingleCertAndKey;
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ResolvesServerCert, ServerConfig, UnbufferedServerConnection,
+};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 
 use super::ClientAuth;
 use super::handshake::Handshake;
@@ -108,9 +110,29 @@ impl Parts {
                 verdict: Arc::clone(verdict),
             })),
         };
-        let mut config = builder.with_cert_resolver(Arc::clone(&self.resolver) as Arc<_>);
+        let mut config = builder.with_cert_resolver(Arc::new(Resolver {
+            own: Arc::clone(&self.resolver),
+            verdict: Arc::clone(verdict),
+        }));
         without_resumption(&mut config);
         Ok(config)
+    }
+}
+
+/// Serves every client with the one certificate, and remembers the name it asked for: rustls'
+/// unbuffered connections don't tell it.
+#[derive(Debug)]
+struct Resolver {
+    own: Arc<SingleCertAndKey>,
+    verdict: Arc<Verdict>,
+}
+
+impl ResolvesServerCert for Resolver {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        if let Some(name) = hello.server_name() {
+            self.verdict.record_server_name(name);
+        }
+        self.own.resolve(hello)
     }
 }
 

@@ -59,6 +59,7 @@ impl fmt::Display for SessionError {
             Error::AlertReceived(received) => write!(f, "remote error: tls: {}", alert::text(*received)),
             Error::DecryptError => f.write_str("local error: tls: bad record MAC"),
             Error::PeerSentOversizedRecord => f.write_str("local error: tls: record overflow"),
+            Error::General(text) => write!(f, "tls: {text}"),
             other => write!(f, "tls: {other}"),
         }
     }
@@ -255,6 +256,14 @@ impl Engine {
             Self::Server(connection) => connection.protocol_version(),
             Self::Client(connection) => connection.protocol_version(),
         }
+    }
+
+    pub(super) fn application_protocol(&self) -> Option<Vec<u8>> {
+        let negotiated = match self {
+            Self::Server(connection) => connection.alpn_protocol(),
+            Self::Client(connection) => connection.alpn_protocol(),
+        };
+        negotiated.map(<[u8]>::to_vec)
     }
 
     /// Lets rustls make one step; returns how many bytes of `input` it is done with.

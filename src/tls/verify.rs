@@ -21,9 +21,14 @@ use crate::metrics::HandshakeFailure;
 /// certificate was asked for.
 pub type PeerIdentity = Arc<pki::Identity>;
 
-/// Filled in by the verifier of one connection, read when its handshake has ended.
+/// Filled in by the callbacks of one connection, read when its handshake has ended.
 #[derive(Debug, Default)]
-pub(super) struct Verdict(Mutex<Option<Result<(PeerIdentity, Admission), Refusal>>>);
+pub(super) struct Verdict {
+    outcome: Mutex<Option<Outcome>>,
+    server_name: Mutex<Option<String>>,
+}
+
+type Outcome = Result<(PeerIdentity, Admission), Refusal>;
 
 /// Why the verifier refused a peer.
 #[derive(Debug)]
@@ -37,21 +42,30 @@ pub(super) struct Refusal {
 impl Verdict {
     /// Takes the peer, if the verifier was asked and admitted it.
     pub(super) fn take_admitted(&self) -> Option<(PeerIdentity, Admission)> {
-        self.slot().take()?.ok()
+        lock(&self.outcome).take()?.ok()
     }
 
     /// Takes the reason for which the verifier refused the peer.
     pub(super) fn take_refusal(&self) -> Option<Refusal> {
-        self.slot().take()?.err()
+        lock(&self.outcome).take()?.err()
     }
 
-    fn record(&self, outcome: Result<(PeerIdentity, Admission), Refusal>) {
-        *self.slot() = Some(outcome);
+    /// Takes the name the client asked for, in lower case.
+    pub(super) fn take_server_name(&self) -> Option<String> {
+        lock(&self.server_name).take()
     }
 
-    fn slot(&self) -> MutexGuard<'_, Option<Result<(PeerIdentity, Admission), Refusal>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn record_server_name(&self, name: &str) {
+        *lock(&self.server_name) = Some(name.to_owned());
     }
+
+    fn record(&self, outcome: Outcome) {
+        *lock(&self.outcome) = Some(outcome);
+    }
+}
+
+fn lock<T>(slot: &Mutex<T>) -> MutexGuard<'_, T> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Conditions a peer's certificate must meet, shared by all connections of one

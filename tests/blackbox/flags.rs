@@ -457,12 +457,11 @@ fn flags_not_built_yet_are_refused_by_name_and_not_as_unknown() {
                   --allow-unsafe-cipher-suites --max-tls-version=TLS1.3 \
                   --enable-pprof --syslog --no-syslog --help-man --help-custom-man --completion-bash \
                   --completion-script-bash --completion-script-zsh";
-    let server = "--target-status=http://x --proxy-protocol --no-proxy-protocol --proxy-protocol-mode=tls \
+    let server = "--target-status=http://x \
                   --allow-spki-pin=x --allow-policy=x --allow-query=x --auto-acme-cert=x --auto-acme-email=x \
                   --auto-acme-agree-to-tos --auto-acme-ca=x --auto-acme-testca=x --auto-acme-renew-check-interval=1s \
                   --auto-acme-alt-tls-alpn-port=1";
-    let client =
-        "--proxy=http://x --connect-proxy=http://x --verify-spki-pin=x --verify-policy=x --verify-query=x";
+    let client = "--verify-spki-pin=x --verify-policy=x --verify-query=x";
     for (command, flags) in [("server", global), ("server", server), ("client", client)] {
         for flag in flags.split_whitespace() {
             let name = flag.split('=').next().unwrap_or(flag);

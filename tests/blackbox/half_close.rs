@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ghostunnel_testing::{
     AlertDescription, Backend, Behaviour, ClientCertificates, End, Pki, Plain, ReservedPort, TlsClient,
-    TlsServer, Version, eventually, read_to_end,
+    TlsServer, Version, eventually, read_to_end, within,
 };
 
 use crate::pair::{CLIENT, Mode, Network, Peer, ROUTES, Route, SERVER, Tunnel, command};
@@ -263,6 +263,49 @@ fn the_answer_to_an_unfinished_upload_arrives() {
             });
         });
         tunnel.wait_closed(2);
+        tunnel.assert_no_copy_errors();
+    }
+}
+
+#[test]
+fn a_long_answer_survives_an_upload_that_nobody_reads() {
+    let answer: Vec<u8> = (0..300_000).map(Backend::source_byte).collect();
+    // The one that judges is on a UNIX socket: what it has said is the tunnel's at once, where
+    // TCP would lose it when the judge closes with bytes unread.
+    let (server, client) = (
+        Route {
+            far: Network::Unix,
+            ..SERVER
+        },
+        Route {
+            near: Network::Unix,
+            ..CLIENT
+        },
+    );
+    for route in [server, client] {
+        let tunnel = Tunnel::start(route, &[]);
+        let (near, far) = tunnel.connect();
+        let (uploader, mut judge) = if near.is_tls() { (near, far) } else { (far, near) };
+        // Most of the answer waits in the tunnel's socket, which a reset would empty.
+        uploader.socket().limit_buffers(64 * 1024);
+        let (mut receiver, mut sender) = uploader.split();
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                let _ = sender.write_all(&vec![0; 4 << 20]);
+                sender
+            });
+            judge.expect(&[0; 1000]);
+            judge.say(&answer);
+            judge.close();
+            // Time for a tunnel that would close too early to do so.
+            let is_closed = || tunnel.process.count_lines("closed pipe") > 0;
+            let _ = within(Duration::from_millis(100), || is_closed().then_some(()));
+            let (read, end) = read_to_end(&mut receiver);
+            assert_eq!((read.len(), end), (answer.len(), End::Closed));
+            assert!(read == answer);
+        });
+        drop(receiver);
+        tunnel.wait_closed(1);
         tunnel.assert_no_copy_errors();
     }
 }

@@ -9,9 +9,9 @@ use std::thread;
 use std::time::Duration;
 
 use ghostunnel_testing::{
-    Address, Backend, Behaviour, ClientCertificates, Command, Content, End, Exit, Forger, Pki, Plain,
-    Process, ReservedPort, Signal, TlsClient, TlsPeer, TlsServer, Version, descriptors, eventually, memory,
-    read_to_end, within,
+    Address, AlertDescription, Backend, Behaviour, ClientCertificates, Command, Content, End, Exit, Forger,
+    Pki, Plain, Process, ReservedPort, Signal, TlsClient, TlsPeer, TlsServer, Version, descriptors,
+    eventually, memory, read_to_end, within,
 };
 use socket2::{Domain, Socket, Type};
 
@@ -267,10 +267,38 @@ fn silent_strangers_cost_little_and_go_at_the_connect_timeout() {
     eventually("all are told of", || timeouts() == STRANGERS);
 }
 
+/// Whoever connects early and waits gains nothing from credentials that are gone.
+#[test]
+fn a_peer_that_waits_through_a_reload_meets_the_new_credentials() {
+    let target = Target::start(&[]);
+    let sockets = [target.dial(), target.dial()];
+    eventually("both are accepted", || {
+        descriptors(target.process.id()) == target.idle + 2
+    });
+    let other_authority = target.pki.other_authority.pem();
+    std::fs::write(&target.pki.ca_file, other_authority).expect("writable");
+    target.process.signal(Signal::HUP);
+    target.process.wait_for_line("reloading configuration complete");
+    let trusted = TlsClient::trusting(&target.pki.authority);
+    let [old, new] = sockets.map(Plain::from);
+    let mut old = trusted
+        .identity(&target.pki.client)
+        .handshake(old)
+        .expect("not refused yet");
+    assert_eq!(read_to_end(&mut old).1, End::Alert(AlertDescription::UnknownCA));
+    let trusted = TlsClient::trusting(&target.pki.authority);
+    let mut new = trusted
+        .identity(&target.pki.stranger)
+        .handshake(new)
+        .expect("admitted");
+    new.write_all(b"hello").expect("open");
+    new.read_exact(&mut [0; 5]).expect("an echo");
+}
+
 /// Activity does not move the deadline of a handshake.
 #[test]
 fn a_peer_that_drips_is_cut_at_the_connect_timeout() {
-    let target = Target::start(&["--connect-timeout=400ms"]);
+    let target = Target::start(&["--connect-timeout=1500ms"]);
     let mut socket = target.dial();
     // A ClientHello of 60000 bytes that comes in records of one byte.
     socket
@@ -353,6 +381,9 @@ fn half_open_connections_do_not_hold_up_the_drain() {
     drop(sockets);
 }
 
+/// Makes the bytes of an attack.
+type Attack<'a> = &'a dyn Fn(&mut Forger) -> Vec<u8>;
+
 /// What an admitted peer may send that no library would; each time the connection ends, or it
 /// does not, but the process serves on.
 #[test]
@@ -365,7 +396,7 @@ fn admitted_peers_that_break_the_rules_hurt_themselves_only() {
     ]
     .concat();
     for version in BOTH {
-        let attacks: [&dyn Fn(&mut Forger) -> Vec<u8>; 9] = [
+        let attacks: [Attack<'_>; 9] = [
             // Key updates without end, split over records.
             &|forger| forger.seal_in_pieces(Content::Handshake, &[24, 0, 0, 1, 1].repeat(50), 5),
             &|forger| forger.seal_in_pieces(Content::Handshake, &[24, 0, 0, 1, 0], 1),
@@ -566,7 +597,7 @@ fn servers_that_break_the_rules_hurt_themselves_only() {
         (Version::V13, ticket.repeat(200), ticket.len()),
         (Version::V13, rolled, ticket.len() + 1),
         (Version::V13, [24, 0, 0, 1, 1].repeat(100), 5),
-        (Version::V12, vec![0, 0, 0, 0].repeat(10), 1),
+        (Version::V12, [0, 0, 0, 0].repeat(10), 1),
         (Version::V12, ticket, 100),
     ] {
         let mut local = dialled.dial();
@@ -583,9 +614,9 @@ fn servers_that_break_the_rules_hurt_themselves_only() {
         read_to_end(&mut &*socket);
         assert_eq!(read_to_end(&mut local).0, b"");
     }
-    eventually("all have ended", || {
-        dialled.process.count_lines("closed pipe") == 6
-    });
+    // What comes together with the end of a handshake is judged with it.
+    let over = || ["closed pipe", "error on dial"].map(|line| dialled.process.count_lines(line));
+    eventually("all have ended", || over().iter().sum::<usize>() == 6);
     assert!(!dialled.process.stderr().contains("panicked"));
 }
 

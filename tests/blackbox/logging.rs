@@ -2,11 +2,13 @@
 
 use std::io::{self, BufRead, BufReader, PipeReader, Read, Write};
 use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ghostunnel_testing::{
     Backend, Behaviour, End, Exit, Pki, Plain, Process, Request, ReservedPort, Signal, TlsClient, eventually,
-    read_to_end,
+    eventually_some, read_to_end,
 };
 
 use crate::operator::{BOTH_MODES, Mode, Tunnel, command, message};
@@ -451,17 +453,8 @@ fn load_log_that_nobody_reads_holds_up_no_connection() {
 
     // Read again, the log is whole up to one gap, which says how large it is, and goes on.
     let Unread { log, process, .. } = unread;
-    let log = BufReader::new(log.expect("nobody took it"));
-    let mut lines = log.lines().map(|line| line.expect("readable"));
-    let mut connections = 0;
-    let gap = loop {
-        let line = lines.next().expect("the gap is reported");
-        assert!(dissect(&line).is_some(), "torn line {line:?}");
-        connections += usize::from(line.contains(" pipe: "));
-        if line.contains("dropped") {
-            break line;
-        }
-    };
+    let lines = Lines::of(log.expect("nobody took it"));
+    let gap = eventually_some("the gap is reported", || lines.find("dropped"));
     let dropped: usize = message(&gap)
         .split(' ')
         .next()
@@ -473,17 +466,42 @@ fn load_log_that_nobody_reads_holds_up_no_connection() {
     );
     process.signal(Signal::TERM);
     assert_eq!(process.wait_exit(), Exit::Code(0));
-    let rest: Vec<_> = lines.collect();
-    connections += rest.iter().filter(|line| line.contains(" pipe: ")).count();
-    assert!(
-        rest.iter().all(|line| !line.contains("dropped")),
-        "reported twice"
-    );
+    eventually("the last line has come", || {
+        lines.find("waiting for drain").is_some()
+    });
+    let lines = lines.all();
+    assert!(lines.iter().all(|line| dissect(line).is_some()), "a line is torn");
+    let count = |phrase| lines.iter().filter(|line| line.contains(phrase)).count();
+    assert_eq!(count("dropped"), 1, "reported once");
     assert_eq!(
-        connections + dropped,
+        count(" pipe: ") + dropped,
         2 * ENOUGH_TO_FILL_THE_LOG,
         "every line is there or counted"
     );
+}
+
+/// The lines of a pipe, read on a thread, so that waiting for one can end.
+struct Lines(Arc<Mutex<Vec<String>>>);
+
+impl Lines {
+    fn of(pipe: PipeReader) -> Self {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let read = Arc::clone(&lines);
+        thread::spawn(move || {
+            for line in BufReader::new(pipe).lines() {
+                read.lock().expect("no holder panics").push(line.expect("text"));
+            }
+        });
+        Self(lines)
+    }
+
+    fn find(&self, text: &str) -> Option<String> {
+        self.all().into_iter().find(|line| line.contains(text))
+    }
+
+    fn all(&self) -> Vec<String> {
+        self.0.lock().expect("no holder panics").clone()
+    }
 }
 
 #[test]

@@ -185,7 +185,8 @@ fn status_requests_are_not_counted() {
 /// Each failure counts as one connection, one error, one handshake and one lifetime.
 #[test]
 fn failed_handshakes_are_errors() {
-    let failures: [(&str, fn(&Tunnel)); 5] = [
+    type Failure = (&'static str, fn(&Tunnel));
+    let failures: [Failure; 5] = [
         ("no certificate", |tunnel| {
             let client = TlsClient::trusting(&tunnel.pki.authority);
             let mut peer = client.connect(&tunnel.listen.address().into()).expect("TLS 1.3");

@@ -88,7 +88,7 @@ pub(crate) struct Tunnel {
     far: Listener,
     client: TlsClient,
     server: TlsServer,
-    pki: Pki,
+    pub(crate) pki: Pki,
     _port: Option<ReservedPort>,
 }
 

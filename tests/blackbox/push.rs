@@ -332,7 +332,7 @@ fn a_password_in_the_url_is_sent_and_not_logged() {
         Some("Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==")
     );
     let shown = format!(
-        "reporting metrics via POST to http://***@{}/x",
+        "reporting metrics via POST to http://Aladdin:xxxxx@{}/x",
         receiver.address()
     );
     tunnel.process.wait_for_line(&shown);

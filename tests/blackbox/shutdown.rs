@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ghostunnel_testing::{
-    Address, Backend, Behaviour, End, Endpoint, Exit, Pki, Plain, Process, ReservedPort, Signal, TlsClient,
-    eventually, eventually_some, is_listening, read_to_end,
+    Address, Backend, Behaviour, ClientCertificates, End, Endpoint, Exit, Pki, Plain, Process, ReservedPort,
+    Signal, TlsClient, TlsPeer, TlsServer, eventually, eventually_some, is_listening, read_to_end,
 };
 
 use crate::operator::{BOTH_MODES, Mode, Tunnel, command, message};
@@ -208,6 +208,7 @@ fn signals_without_a_meaning_have_no_effect() {
     let tunnel = Tunnel::start(Mode::Server);
     let mut peer = tunnel.connect().expect("admitted");
     peer.echo(b"before").expect("open");
+    tunnel.process.wait_for_line("opening pipe");
     let mark = tunnel.process.mark();
     for signal in [
         Signal::USR2,
@@ -327,7 +328,7 @@ fn last_pair_that_closes_from_both_sides_at_once_is_noticed() {
 }
 
 enum Open {
-    Tls(ghostunnel_testing::TlsPeer),
+    Tls(Box<TlsPeer>),
     Plain(Plain),
 }
 
@@ -351,14 +352,13 @@ fn pair(mode: Mode, pki: &Pki, listen: &ReservedPort, hole: &TcpListener) -> (Op
         Mode::Server => {
             let client = TlsClient::trusting(&pki.authority).identity(&pki.client);
             let near = client.connect(&address).expect("admitted");
-            (Open::Tls(near), Open::Plain(accept()))
+            (Open::Tls(Box::new(near)), Open::Plain(accept()))
         }
         Mode::Client => {
-            use ghostunnel_testing::{ClientCertificates, TlsServer};
             let near = Plain::connect(&address).expect("listening");
             let server = TlsServer::new(&pki.server, &ClientCertificates::required(&pki.authority));
             let far = server.handshake(accept()).expect("the tunnel shakes hands");
-            (Open::Plain(near), Open::Tls(far))
+            (Open::Plain(near), Open::Tls(Box::new(far)))
         }
     }
 }

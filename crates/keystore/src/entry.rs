@@ -35,7 +35,10 @@ pub enum EntryError {
         skipped: Vec<String>,
     },
     /// There is a single block, and it is a certificate.
-    #[error("tls: found a certificate rather than a key in the PEM for the private key")]
+    #[error(
+        "tls: found a certificate rather than a key in the PEM for the private key; the private key must be \
+         there too"
+    )]
     CertificateWithoutKey,
     /// No block is a private key.
     #[error(
@@ -164,7 +167,8 @@ mod tests {
             ),
             (
                 &[CERTIFICATE],
-                "tls: found a certificate rather than a key in the PEM for the private key",
+                "tls: found a certificate rather than a key in the PEM for the private key; the private key must \
+                 be there too",
             ),
             (
                 &[CERTIFICATE, CERTIFICATE],

@@ -65,8 +65,10 @@ impl Leftovers {
             let state = lock(&self.0);
             state.is_cleared && !state.is_end_expected
         };
-        while is_ending {
-            thread::park();
+        if is_ending {
+            loop {
+                thread::park();
+            }
         }
     }
 

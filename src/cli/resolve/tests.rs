@@ -153,7 +153,7 @@ fn a_server_is_told_whom_to_admit_in_one_way() {
 #[test]
 fn access_rules_become_rules() {
     let client_auth = |words: &str| match &tunnel(&format!("{SERVER} --keystore=s {words}")).mode {
-        Mode::Server { client_auth } => client_auth.clone(),
+        Mode::Server { client_auth, .. } => client_auth.clone(),
         Mode::Client { .. } => panic!("{words}: a client"),
     };
     assert!(matches!(
@@ -187,6 +187,43 @@ fn access_rules_become_rules() {
         rules.uris.iter().map(UriPattern::text).collect::<Vec<_>>(),
         ["x://*", "y://**"]
     );
+}
+
+#[test]
+fn a_header_for_the_target_is_asked_for_in_one_way() {
+    let header = |words: &str| match &tunnel(&format!("{SERVER} --keystore=s --allow-all {words}")).mode {
+        Mode::Server { header, .. } => *header,
+        Mode::Client { .. } => panic!("{words}: a client"),
+    };
+    for (words, expected) in [
+        ("", None),
+        ("--no-proxy-protocol", None),
+        ("--proxy-protocol", Some(HeaderDetail::Addresses)),
+        ("--proxy-protocol-mode=conn", Some(HeaderDetail::Addresses)),
+        ("--proxy-protocol-mode tls", Some(HeaderDetail::Tls)),
+        (
+            "--no-proxy-protocol --proxy-protocol-mode=tls-full",
+            Some(HeaderDetail::TlsFull),
+        ),
+    ] {
+        assert_eq!(header(words), expected, "{words}");
+    }
+    assert_refused(
+        &format!("{SERVER} --keystore=s --allow-all"),
+        &[(
+            "--proxy-protocol --proxy-protocol-mode=conn",
+            "--proxy-protocol and --proxy-protocol-mode are mutually exclusive",
+        )],
+    );
+    for (value, got) in [("", ""), ("Tls", "Tls")] {
+        assert_eq!(
+            parse_words(&format!("{SERVER} --proxy-protocol-mode={value}")).map(|_| ()),
+            Err(format!(
+                "ghostunnel: error: --proxy-protocol-mode: enum value must be one of conn,tls,tls-full, got '{got}', \
+                 try --help"
+            ))
+        );
+    }
 }
 
 #[test]

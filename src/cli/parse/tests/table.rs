@@ -8,8 +8,8 @@ use super::*;
 fn flags_not_built_yet_are_told_from_unknown_ones() {
     let later = "is a flag of ghostunnel 1.11.1 that this version does not have yet";
     for (words, flag) in [
-        ("client --proxy http://x", "--proxy"),
-        ("client --proxy=http://x", "--proxy"),
+        ("client --verify-policy x", "--verify-policy"),
+        ("client --verify-policy=x", "--verify-policy"),
         ("--syslog", "--syslog"),
         ("--no-syslog server", "--no-syslog"),
         ("server --allow-policy=x", "--allow-policy"),
@@ -51,7 +51,7 @@ fn sample(flag: &Flag) -> Option<&'static str> {
     match flag.kind {
         Kind::Text(_) if flag.name == "metrics-url" => Some("http://a:1"),
         Kind::Bool(_) | Kind::Immediate(_) => None,
-        Kind::Text(_) | Kind::Texts(_) | Kind::Path(_) => Some("a:1"),
+        Kind::Text(_) | Kind::Texts(_) | Kind::Path(_) | Kind::Url(_) => Some("a:1"),
         Kind::Duration(_) => Some("1h2m"),
         Kind::Number(_) => Some("0x10"),
         Kind::TcpAddress(_) => Some("[::1]:1"),

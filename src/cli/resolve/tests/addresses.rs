@@ -193,3 +193,81 @@ fn the_server_name_is_the_targets_host_unless_overridden() {
         ],
     );
 }
+
+#[test]
+fn a_clients_target_may_be_reached_through_a_proxy() {
+    let proxy = |words: &str| {
+        let tunnel = tunnel(&format!("{CLIENT} --keystore=s {words}"));
+        let proxy = tunnel.target.proxy()?;
+        Some((proxy.to_string(), proxy.address().to_string()))
+    };
+    assert_eq!(proxy(""), None);
+    for (words, url, address) in [
+        ("--proxy=http://p", "http://p", "p:8080"),
+        ("--proxy HTTP://p:1/x", "HTTP://p:1/x", "p:1"),
+        ("--connect-proxy=socks5h://p", "socks5h://p", "p:1080"),
+        (
+            "--proxy=http://p --connect-proxy=socks5://q",
+            "socks5://q",
+            "q:1080",
+        ),
+        (
+            "--connect-proxy=socks5://q --proxy=http://p",
+            "http://p",
+            "p:8080",
+        ),
+        ("--proxy=http://u:secret@p", "http://u:xxxxx@p", "p:8080"),
+    ] {
+        assert_eq!(
+            proxy(words),
+            Some((url.to_owned(), address.to_owned())),
+            "{words}"
+        );
+    }
+    assert_eq!(
+        run(&format!("{CLIENT} --keystore=s --connect-proxy=http://p")).warnings,
+        ["--connect-proxy is deprecated: use --proxy"]
+    );
+    let scheme = |scheme| format!("error configuring proxy: proxy: unknown scheme: {scheme}");
+    assert_refused(
+        &format!("{CLIENT} --keystore=s"),
+        &[
+            ("--proxy=", &scheme("")),
+            ("--proxy=foo", &scheme("")),
+            ("--proxy=https://p", &scheme("https")),
+            ("--proxy=SOCKS4://p", &scheme("socks4")),
+            ("--proxy=localhost:3128", &scheme("localhost")),
+            (
+                "--proxy=https://p --verify-uri=",
+                "invalid URI pattern in --verify-uri flag (input pattern was empty string)",
+            ),
+        ],
+    );
+    assert_refused(
+        "client --listen=localhost:1 --target=unix:/x --override-server-name=x --keystore=s",
+        &[(
+            "--proxy=http://p",
+            "invalid --target network \"unix\": client mode requires a HOST:PORT TCP target",
+        )],
+    );
+    for (words, text) in [
+        (
+            "--proxy=127.0.0.1:3128",
+            "--proxy: invalid URL: parse \"127.0.0.1:3128\": first path segment in URL cannot contain colon",
+        ),
+        (
+            "--connect-proxy=http://u:secret@p:x",
+            "--connect-proxy: invalid URL: parse \"http://u:xxxxx@p:x\": invalid port \":x\" after host",
+        ),
+        (
+            "--proxy=http://p --proxy=http://p",
+            "flag 'proxy' cannot be repeated",
+        ),
+    ] {
+        assert_eq!(
+            parse_words(&format!("{CLIENT} {words}")).map(|_| ()),
+            Err(format!("ghostunnel: error: {text}, try --help")),
+            "{words}"
+        );
+    }
+}

@@ -43,6 +43,14 @@ fn checks_are_made_in_the_order_that_users_know() {
                 "invalid --target address: address foo: missing port in address",
             ),
             (
+                &format!("{bad_target} --keystore=s --allow-uri= --proxy-protocol --proxy-protocol-mode=tls"),
+                "invalid --target address: address foo: missing port in address",
+            ),
+            (
+                "--target=unix:x --keystore=s --allow-uri= --proxy-protocol --proxy-protocol-mode=tls",
+                "--proxy-protocol and --proxy-protocol-mode are mutually exclusive",
+            ),
+            (
                 "--target=unix:x --keystore=s --allow-uri=",
                 "invalid URI pattern in --allow-uri flag (input pattern was empty string)",
             ),
