@@ -39,7 +39,7 @@ pub struct Reporter {
 
 enum Receiver {
     Graphite { target: TargetAddr, resolver: Resolver },
-    Http(Poster),
+    Http(Box<Poster>),
 }
 
 impl Reporter {
@@ -50,7 +50,7 @@ impl Reporter {
 
     /// A reporter that posts to a URL.
     pub fn http(content: Content, url: PostUrl, connect: Connect) -> Self {
-        Self::new(content, Receiver::Http(Poster::new(url, connect)))
+        Self::new(content, Receiver::Http(Box::new(Poster::new(url, connect))))
     }
 
     fn new(content: Content, receiver: Receiver) -> Self {
@@ -102,8 +102,8 @@ impl Reporter {
             }
             Err(text) => match self.complaints.failed(Instant::now()) {
                 None => {}
-                Some(1) => tracing::warn!("{text}"),
-                Some(count) => tracing::warn!("{text} ({count} times since the last line)"),
+                Some(1) => tracing::error!("{text}"),
+                Some(count) => tracing::error!("{text} ({count} times since the last line)"),
             },
         }
     }
