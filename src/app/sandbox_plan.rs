@@ -363,6 +363,7 @@ mod tests {
                 listen: listen_addr(text),
                 transport: status::Transport::Http,
                 enable_shutdown: false,
+                stays_open: false,
             }),
             metrics: metrics::Settings::default(),
             sandbox: sandbox::Settings { landlock: true },

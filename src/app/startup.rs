@@ -31,7 +31,7 @@ use crate::metrics::Registry;
 use crate::net::{Bound, Listener, Resolver};
 use crate::proxy::{Surroundings, Workers};
 use crate::sandbox;
-use crate::status::{self, Sources};
+use crate::status::{self, SandboxView, Scheme, Sources};
 
 /// A log whose reader is stuck must not keep the process alive.
 const LAST_LINES: Duration = Duration::from_secs(1);
@@ -123,9 +123,9 @@ fn start(config: Config, log: &Log) -> Result<ExitCode, StartError> {
     let signal_error = |error| StartError::new("error: unable to handle signals", error);
     let signals = Signals::catch().map_err(signal_error)?;
     let acquired = acquire(&config)?;
-    restrict(&config);
+    let sandbox = restrict(&config);
     let runtime = control_runtime()?;
-    let loaded = load(&config)?;
+    let loaded = load(&config, sandbox)?;
     let confined = confine(&config, acquired)?;
     let tasks = LocalSet::new();
     let code = tasks.block_on(&runtime, async {
@@ -134,6 +134,8 @@ fn start(config: Config, log: &Log) -> Result<ExitCode, StartError> {
         until_shutdown(&config, &mut serving, &mut intents).await;
         Ok(drain(&config, serving, &intents).await)
     });
+    // A status port that has stayed open closes here, which removes its UNIX path.
+    drop(tasks);
     // A look-up that hangs in the C library can't be cancelled, and is not waited for.
     runtime.shutdown_background();
     code
@@ -186,19 +188,21 @@ fn raise_descriptor_limit() {
     }
 }
 
-/// Step 4.
-fn restrict(config: &Config) {
+/// Step 4. Gives what the status port says of it.
+fn restrict(config: &Config) -> SandboxView {
     if !config.sandbox.landlock {
-        return;
+        return status_port::sandbox_view(None);
     }
     let plan = sandbox_plan::plan(config, &sandbox_plan::Environment::of_process());
-    for line in sandbox::enter(&plan).lines() {
+    let report = sandbox::enter(&plan);
+    for line in report.lines() {
         if line.starts_with("warning: ") {
             warn!("{line}");
         } else {
             info!("{line}");
         }
     }
+    status_port::sandbox_view(Some(&report))
 }
 
 fn control_runtime() -> Result<tokio::runtime::Runtime, StartError> {
@@ -212,6 +216,9 @@ fn control_runtime() -> Result<tokio::runtime::Runtime, StartError> {
 /// Step 5: what every later reload repeats, for the first time.
 struct Loaded {
     tunnels: Vec<Arc<Assembled>>,
+    /// What is spoken on the status port, if there is one.
+    scheme: Option<Scheme>,
+    sandbox: SandboxView,
     metrics: Arc<Registry>,
     drain: Drain,
     pulse: Pulse,
@@ -220,7 +227,7 @@ struct Loaded {
     trust: Option<Arc<Store>>,
 }
 
-fn load(config: &Config) -> Result<Loaded, StartError> {
+fn load(config: &Config, sandbox: SandboxView) -> Result<Loaded, StartError> {
     let trust = reporting::prepare(config)?;
     let metrics = Arc::new(if config.status.is_some() || config.metrics.is_pushed() {
         Registry::new()
@@ -236,8 +243,16 @@ fn load(config: &Config) -> Result<Loaded, StartError> {
         resolver: resolver.clone(),
     };
     let assemble = |tunnel| Assembled::new(tunnel, surroundings()).map(Arc::new);
-    let tunnels = config.tunnels.iter().map(assemble).collect::<Result<_, _>>()?;
+    let tunnels = config
+        .tunnels
+        .iter()
+        .map(assemble)
+        .collect::<Result<Vec<_>, _>>()?;
+    let status = config.status.as_ref();
+    let scheme = status.map(|settings| status_port::scheme(settings, &tunnels));
     Ok(Loaded {
+        scheme: scheme.transpose()?,
+        sandbox,
         tunnels,
         metrics,
         drain,
@@ -291,6 +306,8 @@ fn serve(config: &Config, loaded: Loaded, confined: Confined, log: &Log) -> Resu
     let workers = Workers::start().map_err(thread_error)?;
     let Loaded {
         tunnels,
+        scheme,
+        sandbox,
         metrics,
         drain,
         pulse,
@@ -304,16 +321,18 @@ fn serve(config: &Config, loaded: Loaded, confined: Confined, log: &Log) -> Resu
         .zip(&confined.tunnels)
         .map(|(tunnel, listener)| status_port::view(tunnel, listener))
         .collect();
-    if let Some((settings, listener)) = config.status.clone().zip(confined.status) {
-        let listener = StatusListener::new(listener, drain.guard())
+    let status = config.status.clone().zip(confined.status).zip(scheme);
+    if let Some(((settings, listener), scheme)) = status {
+        let open = (!settings.stays_open).then(|| drain.guard());
+        let listener = StatusListener::new(listener, open)
             .map_err(|error| StartError::status(config.tunnels.first(), error))?;
-        let scheme = status_port::scheme(settings.transport, &tunnels);
         let sources = Sources {
             tunnels: views,
             lifecycle: lifecycle.clone(),
             metrics: Arc::clone(&metrics),
             metrics_prefix: config.metrics.prefix.clone(),
             gauges: status_port::gauges(&tunnels, log),
+            sandbox,
             shutdown: request_shutdown,
             request_head_timeout: config.connect_timeout(),
         };
@@ -402,13 +421,12 @@ async fn drain(config: &Config, serving: Serving, intents: &Intents) -> ExitCode
     info!("shutdown proxy, waiting for drain");
     let limit = config.lifecycle.shutdown_timeout.saturating_add(CLOSING);
     let drained = tokio::time::timeout(limit, serving.drain.drained()).await;
-    serving.reporting.finish().await;
     if drained.is_err() {
         error!(
             event = "shutdown_forced",
             "graceful shutdown timeout: forcing exit"
         );
-        return ExitCode::FAILURE;
     }
-    ExitCode::SUCCESS
+    serving.reporting.finish().await;
+    drained.map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)
 }

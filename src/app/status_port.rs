@@ -4,16 +4,22 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use tracing::warn;
+
+use super::startup::StartError;
 use super::tunnel::Assembled;
 use crate::lifecycle::DrainGuard;
 use crate::logging::Log;
 use crate::metrics::{CertificateExpiry, Gauges};
 use crate::net::{Acceptor, Listener, Stream};
-use crate::status::{ConfigSource, Listen, Scheme, Transport, TunnelView};
+use crate::sandbox::{self, Outcome};
+use crate::status::{
+    CertificateView, ConfigSource, Listen, SandboxView, Scheme, Settings, Transport, TunnelView,
+};
 use crate::tls;
 
 /// What the status port says of a tunnel that listens on `listener`.
-pub(super) fn view(tunnel: &Assembled, listener: &Listener) -> TunnelView {
+pub(super) fn view(tunnel: &Arc<Assembled>, listener: &Listener) -> TunnelView {
     let proxy = tunnel.proxy.clone();
     TunnelView {
         listen: tunnel.config.listen.text().to_owned(),
@@ -23,6 +29,48 @@ pub(super) fn view(tunnel: &Assembled, listener: &Listener) -> TunnelView {
             let proxy = proxy.clone();
             Box::pin(async move { proxy.probe().await })
         }),
+        certificate: certificate(tunnel),
+    }
+}
+
+/// What the status port says of the tunnel's own certificate.
+fn certificate(tunnel: &Arc<Assembled>) -> Rc<dyn Fn() -> Option<CertificateView>> {
+    let tunnel = Arc::clone(tunnel);
+    Rc::new(move || {
+        let credentials = tunnel.store.current();
+        let own = credentials.identity()?;
+        Some(CertificateView {
+            subject: own.subject().to_owned(),
+            serial: own.serial().to_owned(),
+            not_after: own.not_after().to_string(),
+        })
+    })
+}
+
+/// What the status port says of the sandbox; `None` where it was not to be entered.
+pub(super) fn sandbox_view(report: Option<&sandbox::Report>) -> SandboxView {
+    let Some(report) = report else {
+        return SandboxView {
+            state: "disabled",
+            ..SandboxView::default()
+        };
+    };
+    let view = |state, reason| SandboxView {
+        state,
+        reason,
+        rules_left_out: report.skipped.iter().map(ToString::to_string).collect(),
+        ..SandboxView::default()
+    };
+    match &report.outcome {
+        Outcome::Enforced { abi, tcp } => SandboxView {
+            abi: Some(*abi),
+            files: Some(true),
+            tcp: Some(*tcp),
+            ..view("enforced", None)
+        },
+        Outcome::Unsupported(reason) => view("unsupported", Some((*reason).to_owned())),
+        Outcome::Failed(reason) => view("failed", Some(reason.clone())),
+        Outcome::Absent => view("absent", None),
     }
 }
 
@@ -44,26 +92,40 @@ fn expiry(tunnel: &Assembled) -> Option<CertificateExpiry> {
 }
 
 /// What is spoken: TLS with the first tunnel's certificate, as it is at each connection; plain
-/// HTTP where that was asked for, or where there is no certificate to serve with.
-pub(super) fn scheme(wanted: Transport, tunnels: &[Arc<Assembled>]) -> Scheme {
+/// HTTP where that was asked for, or where neither was asked for and there is no certificate.
+pub(super) fn scheme(settings: &Settings, tunnels: &[Arc<Assembled>]) -> Result<Scheme, StartError> {
     let first = tunnels.first().cloned();
     let source: ConfigSource = Rc::new(move || tls::status_config(&first.as_ref()?.store.current()));
-    match wanted {
-        Transport::Https if source().is_some() => Scheme::Https(source),
-        Transport::Https | Transport::Http => Scheme::Http,
+    let address = settings.listen.text();
+    match settings.transport {
+        Transport::Http => Ok(Scheme::Http),
+        Transport::Https | Transport::PreferHttps if source().is_some() => Ok(Scheme::Https(source)),
+        Transport::PreferHttps => {
+            warn!(
+                "warning: status port speaks plain HTTP, as there is no certificate to serve with; give \
+                 --status=http://{address} if that is meant"
+            );
+            Ok(Scheme::Http)
+        }
+        Transport::Https => Err(StartError::new(
+            "error: unable to serve status port",
+            format!(
+                "--status=https://{address} needs a certificate with its key, and there is none; use http://"
+            ),
+        )),
     }
 }
 
 /// The status port's socket. The drain waits until it is closed, so that a UNIX path is gone
-/// before the process is.
+/// before the process is, unless it is to stay open during the drain.
 pub(super) struct StatusListener {
     acceptor: Acceptor,
-    _open: DrainGuard,
+    _open: Option<DrainGuard>,
 }
 
 impl StatusListener {
     /// Watches the listener with the current runtime.
-    pub(super) fn new(listener: Listener, open: DrainGuard) -> io::Result<Self> {
+    pub(super) fn new(listener: Listener, open: Option<DrainGuard>) -> io::Result<Self> {
         Ok(Self {
             acceptor: listener.into_acceptor()?,
             _open: open,

@@ -10,6 +10,8 @@ use crate::net::{AddressError, UnknownScheme};
 pub(super) enum GlobalError {
     #[error("--enable-shutdown requires --status to be set")]
     ShutdownWithoutStatus,
+    #[error("--drain-status requires --status to be set")]
+    DrainStatusWithoutStatus,
     #[error("--metrics-url should start with http:// or https://")]
     MetricsUrlScheme,
     #[error("invalid --metrics-url: {0}")]

@@ -215,6 +215,7 @@ pub(super) struct Args {
     pub(super) metrics_interval: SignedDuration,
     pub(super) status: Option<String>,
     pub(super) enable_shutdown: bool,
+    pub(super) drain_status: bool,
     pub(super) quiet: Vec<&'static str>,
     pub(super) syslog: bool,
     pub(super) log_format: Option<&'static str>,
@@ -357,7 +358,7 @@ pub(super) static FLAGS: &[Flag] = &[
         "status",
         Text(|args| &mut args.status),
         "Serve status and metrics on [http(s)://]HOST:PORT or unix:PATH; over TLS with the tunnel's own \
-         certificate unless http:// or a UNIX socket is given.",
+         certificate unless http:// or a UNIX socket is given, or there is none and https:// is not given.",
     )
     .placeholder("ADDR"),
     flag(
@@ -365,6 +366,12 @@ pub(super) static FLAGS: &[Flag] = &[
         "enable-shutdown",
         Bool(|args| &mut args.enable_shutdown),
         "Let a POST to /_shutdown on the status port shut the process down.",
+    ),
+    flag(
+        Global,
+        "drain-status",
+        Bool(|args| &mut args.drain_status),
+        "Keep the status port open during the drain: it then answers 503 and \"stopping\" until the exit.",
     ),
     flag(
         Global,

@@ -27,8 +27,13 @@ pub(super) struct Global {
 
 /// Checks what does not depend on the command.
 pub(super) fn global(args: &Args) -> Result<Global, GlobalError> {
-    if args.enable_shutdown && given(&args.status).is_none() {
-        return Err(GlobalError::ShutdownWithoutStatus);
+    if given(&args.status).is_none() {
+        if args.enable_shutdown {
+            return Err(GlobalError::ShutdownWithoutStatus);
+        }
+        if args.drain_status {
+            return Err(GlobalError::DrainStatusWithoutStatus);
+        }
     }
     Ok(Global {
         metrics: metrics(args)?,
@@ -334,12 +339,14 @@ fn status(args: &Args) -> Result<Option<status::Settings>, GlobalError> {
         Kind::Unix(_) if scheme_free.is_some() => return Err(GlobalError::StatusNetwork("unix")),
         Kind::Unix(_) => status::Transport::Http,
         Kind::Tcp(_) if plain.is_some() => status::Transport::Http,
-        Kind::Tcp(_) => status::Transport::Https,
+        Kind::Tcp(_) if scheme_free.is_some() => status::Transport::Https,
+        Kind::Tcp(_) => status::Transport::PreferHttps,
     };
     Ok(Some(status::Settings {
         listen,
         transport,
         enable_shutdown: args.enable_shutdown,
+        stays_open: args.drain_status,
     }))
 }
 

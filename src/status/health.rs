@@ -4,11 +4,12 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::check::{Outcome, SharedCheck};
 use crate::lifecycle::{ReloadRecord, State};
 use crate::logging::{local_zone, rfc3339};
 use crate::metrics::json;
@@ -28,6 +29,42 @@ pub struct TunnelView {
     pub listening_on: Option<String>,
     /// How to find out whether its target is reachable.
     pub check: HealthCheck,
+    /// Gives its own certificate in force, if it has one.
+    pub certificate: Rc<dyn Fn() -> Option<CertificateView>>,
+}
+
+/// What the status port says of a certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CertificateView {
+    /// Whom it is about.
+    pub subject: String,
+    /// Its serial number in hexadecimal.
+    pub serial: String,
+    /// The last second at which it is valid, as RFC 3339 writes it.
+    pub not_after: String,
+}
+
+/// What the status port says of the sandbox.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct SandboxView {
+    /// `enforced`, `unsupported` (by the kernel), `failed`, `absent` (on this system) or
+    /// `disabled`.
+    pub state: &'static str,
+    /// The version of Landlock that the kernel has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub abi: Option<u32>,
+    /// Whether access to files is restricted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub files: Option<bool>,
+    /// Whether TCP ports are restricted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tcp: Option<bool>,
+    /// Why nothing is enforced.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Rules that could not be made; what they were for is denied.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rules_left_out: Vec<String>,
 }
 
 /// The toolchain of `compiler`: the oldest one that builds this version. Which one built
@@ -60,6 +97,10 @@ struct Report<'a> {
     last_reload_error: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     bound_address: Option<&'a str>,
+    connections_open: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    certificate: Option<CertificateView>,
+    sandbox: &'a SandboxView,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     tunnels: Vec<TunnelReport<'a>>,
 }
@@ -72,6 +113,8 @@ struct TunnelReport<'a> {
     backend: Backend<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     bound_address: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    certificate: Option<CertificateView>,
 }
 
 #[derive(Serialize)]
@@ -82,19 +125,16 @@ struct Backend<'a> {
     backend_error: Option<&'a str>,
 }
 
-/// Asks all tunnels at once, each within `limit`.
-pub(super) async fn check_all(tunnels: &[TunnelView], limit: Duration) -> Vec<Result<(), String>> {
-    let mut checks: Vec<_> = tunnels
-        .iter()
-        .map(|tunnel| Box::pin(tokio::time::timeout(limit, (tunnel.check)())))
-        .collect();
-    let mut results = vec![None; checks.len()];
+/// Waits for the checks of all tunnels at once.
+pub(super) async fn check_all(checks: &[SharedCheck]) -> Vec<Outcome> {
+    let mut pending: Vec<_> = checks.iter().map(|check| Box::pin(check.outcome())).collect();
+    let mut results = vec![None; pending.len()];
     poll_fn(|context| {
-        for (check, result) in checks.iter_mut().zip(&mut results) {
+        for (check, result) in pending.iter_mut().zip(&mut results) {
             if result.is_none()
                 && let Poll::Ready(outcome) = check.as_mut().poll(context)
             {
-                *result = Some(outcome.unwrap_or_else(|_| Err("context deadline exceeded".to_owned())));
+                *result = Some(outcome);
             }
         }
         if results.iter().all(Option::is_some) {
@@ -107,17 +147,31 @@ pub(super) async fn check_all(tunnels: &[TunnelView], limit: Duration) -> Vec<Re
     results.into_iter().flatten().collect()
 }
 
+/// All that a report is made of.
+pub(super) struct Snapshot<'a> {
+    pub(super) tunnels: &'a [TunnelView],
+    /// One for each tunnel.
+    pub(super) results: &'a [Outcome],
+    pub(super) state: &'a State,
+    pub(super) connections_open: i64,
+    pub(super) sandbox: &'a SandboxView,
+    pub(super) hostname: &'a str,
+    pub(super) now: SystemTime,
+}
+
 /// Renders the report, and says whether all is well.
-pub(super) fn report(
-    tunnels: &[TunnelView],
-    results: &[Result<(), String>],
-    state: &State,
-    hostname: &str,
-    now: SystemTime,
-) -> (bool, String) {
+pub(super) fn report(snapshot: &Snapshot<'_>) -> (bool, String) {
+    let Snapshot {
+        tunnels,
+        results,
+        state,
+        now,
+        ..
+    } = *snapshot;
     let mut reports: Vec<_> = tunnels.iter().zip(results).map(TunnelReport::new).collect();
     let ok = state.phase.is_serving() && results.iter().all(Result::is_ok);
     let last = state.last_reload.as_ref();
+    let certificate = reports.first().and_then(|first| first.certificate.clone());
     let first = reports.first();
     let report = Report {
         ok,
@@ -127,13 +181,16 @@ pub(super) fn report(
         backend: Backend::new(results.first().unwrap_or(&Ok(()))),
         time: local_time(now),
         last_reload: last.map_or_else(|| NEVER.to_owned(), |last| local_time(last.at)),
-        hostname: Some(hostname).filter(|name| !name.is_empty()),
+        hostname: Some(snapshot.hostname).filter(|name| !name.is_empty()),
         message: state.phase.to_string(),
         revision: env!("CARGO_PKG_VERSION"),
         compiler: COMPILER,
         last_reload_ok: last.map(|last| last.result.is_ok()),
         last_reload_error: last.and_then(reload_error),
         bound_address: first.and_then(|first| first.bound_address),
+        connections_open: snapshot.connections_open,
+        certificate,
+        sandbox: snapshot.sandbox,
         tunnels: if reports.len() > 1 {
             std::mem::take(&mut reports)
         } else {
@@ -149,18 +206,19 @@ fn reload_error(record: &ReloadRecord) -> Option<&str> {
 }
 
 impl<'a> TunnelReport<'a> {
-    fn new((view, result): (&'a TunnelView, &'a Result<(), String>)) -> Self {
+    fn new((view, result): (&'a TunnelView, &'a Outcome)) -> Self {
         Self {
             listen_address: &view.listen,
             forward_address: &view.forward,
             backend: Backend::new(result),
             bound_address: view.listening_on.as_deref(),
+            certificate: (view.certificate)(),
         }
     }
 }
 
 impl<'a> Backend<'a> {
-    fn new(result: &'a Result<(), String>) -> Self {
+    fn new(result: &'a Outcome) -> Self {
         Self {
             backend_ok: result.is_ok(),
             backend_status: word(result.is_ok()),
@@ -181,7 +239,7 @@ fn local_time(time: SystemTime) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::UNIX_EPOCH;
+    use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
     use crate::lifecycle::Phase;
@@ -192,6 +250,7 @@ mod tests {
             forward: "127.0.0.1:19001".to_owned(),
             listening_on: listening_on.map(str::to_owned),
             check: Rc::new(|| Box::pin(async { Ok(()) })),
+            certificate: Rc::new(|| None),
         }
     }
 
@@ -204,8 +263,20 @@ mod tests {
     }
 
     /// The text with its time zone's `time` and the version taken out.
-    fn text(tunnels: &[TunnelView], results: &[Result<(), String>], state: &State) -> String {
-        let (_, text) = report(tunnels, results, state, "vm", now());
+    fn text(tunnels: &[TunnelView], results: &[Outcome], state: &State) -> String {
+        let sandbox = SandboxView {
+            state: "disabled",
+            ..SandboxView::default()
+        };
+        let (_, text) = report(&Snapshot {
+            tunnels,
+            results,
+            state,
+            connections_open: 3,
+            sandbox: &sandbox,
+            hostname: "vm",
+            now: now(),
+        });
         let time = local_time(now());
         text.replace(&format!("\"{time}\""), "TIME")
             .replace(env!("CARGO_PKG_VERSION"), "VERSION")
@@ -217,7 +288,8 @@ mod tests {
             r#"{"ok":true,"status":"ok","listen_address":"127.0.0.1:19101","#,
             r#""forward_address":"127.0.0.1:19001","backend_ok":true,"backend_status":"ok","#,
             r#""time":TIME,"last_reload":"0001-01-01T00:00:00Z","hostname":"vm","#,
-            r#""message":"listening","revision":"VERSION","compiler":"rustc 1.95"}"#
+            r#""message":"listening","revision":"VERSION","compiler":"rustc 1.95","#,
+            r#""connections_open":3,"sandbox":{"state":"disabled"}}"#
         );
         let state = state(Phase::Listening, None);
         assert_eq!(
@@ -244,7 +316,7 @@ mod tests {
             r#""time":TIME,"last_reload":TIME,"hostname":"vm","#,
             r#""message":"reloading","revision":"VERSION","compiler":"rustc 1.95","#,
             r#""last_reload_ok":false,"last_reload_error":"no such file \u0026 more","#,
-            r#""bound_address":"0.0.0.0:4711"}"#
+            r#""bound_address":"0.0.0.0:4711","connections_open":3,"sandbox":{"state":"disabled"}}"#
         );
         assert_eq!(
             text(&[tunnel(":0", Some("0.0.0.0:4711"))], &results, &state),
@@ -265,7 +337,15 @@ mod tests {
         ];
         let tunnels = [tunnel("a:1", None), tunnel("b:2", None)];
         for (phase, results, expected) in cases {
-            let (ok, text) = report(&tunnels, &results, &state(phase, None), "", now());
+            let (ok, text) = report(&Snapshot {
+                tunnels: &tunnels,
+                results: &results,
+                state: &state(phase, None),
+                connections_open: 0,
+                sandbox: &SandboxView::default(),
+                hostname: "",
+                now: now(),
+            });
             assert_eq!(ok, expected, "{text}");
             assert!(text.contains(&format!(r#""ok":{expected}"#)), "{text}");
             assert!(!text.contains("hostname"), "{text}");

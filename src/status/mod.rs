@@ -4,6 +4,7 @@
 //! It has no access control of its own: who can reach the port can use it. `app` starts
 //! it, hands in what it shows, and carries out what it is asked for.
 
+mod check;
 mod deadline;
 mod health;
 mod routes;
@@ -14,7 +15,7 @@ mod tests;
 
 use crate::net::ListenAddr;
 
-pub use health::{HealthCheck, TunnelView};
+pub use health::{CertificateView, HealthCheck, SandboxView, TunnelView};
 pub use server::{ConfigSource, Listen, Scheme, Sources, serve};
 
 /// The status port as configured with `--status`.
@@ -26,6 +27,9 @@ pub struct Settings {
     pub transport: Transport,
     /// `--enable-shutdown`: whether `POST /_shutdown` exists.
     pub enable_shutdown: bool,
+    /// `--drain-status`: whether the port stays open until the process ends, rather than until
+    /// the drain begins.
+    pub stays_open: bool,
 }
 
 /// How the status port was asked to be served. What is really spoken is a [`Scheme`].
@@ -33,6 +37,8 @@ pub struct Settings {
 pub enum Transport {
     /// `http://` prefix, or a UNIX socket.
     Http,
-    /// `https://` or no prefix: TLS if the credentials can serve, else plain HTTP.
+    /// No prefix: TLS if the credentials can serve, else plain HTTP.
+    PreferHttps,
+    /// `https://` prefix.
     Https,
 }

@@ -21,8 +21,9 @@ use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::Settings;
+use super::check::SharedCheck;
 use super::deadline::{DeadlineStream, Progress, WHOLE_REQUEST};
-use super::health::{self, TunnelView};
+use super::health::{self, SandboxView, Snapshot, TunnelView};
 use super::routes::{Route, route};
 use super::secure;
 use crate::lifecycle::{Intent, Lifecycle, Phase, ShutdownTrigger};
@@ -74,6 +75,8 @@ pub struct Sources {
     pub metrics_prefix: String,
     /// Gives what others than the metrics' registry know.
     pub gauges: Rc<dyn Fn() -> Gauges>,
+    /// What became of the sandbox.
+    pub sandbox: SandboxView,
     /// Gets the shutdown that `POST /_shutdown` asks for. One place is enough.
     pub shutdown: mpsc::Sender<Intent>,
     /// Limit for reading a request's head, for the TLS handshake and for a health check:
@@ -96,7 +99,7 @@ pub trait Listen {
 }
 
 /// Serves the status port until the process stops: then the listener closes at once, and
-/// requests in progress get a few seconds.
+/// requests in progress get a few seconds. If it is to stay open, it does for good.
 ///
 /// Runs on the caller's thread. Dropping the future closes everything.
 pub async fn serve<L: Listen>(listener: L, settings: &Settings, scheme: Scheme, sources: Sources) {
@@ -108,12 +111,17 @@ pub async fn serve<L: Listen>(listener: L, settings: &Settings, scheme: Scheme, 
         Duration::ZERO => WHOLE_REQUEST,
         limit => limit,
     };
+    let checks = sources
+        .tunnels
+        .iter()
+        .map(|tunnel| SharedCheck::new(Rc::clone(&tunnel.check), check_limit));
     let site = Rc::new(Site {
         hostname: hostname(),
+        stays_open: settings.stays_open,
+        checks: checks.collect(),
         scheme,
         has_shutdown: settings.enable_shutdown,
         head_limit,
-        check_limit,
         sources,
     });
     LocalSet::new().run_until(site.serve(listener)).await;
@@ -124,8 +132,9 @@ struct Site {
     hostname: String,
     scheme: Scheme,
     has_shutdown: bool,
+    stays_open: bool,
     head_limit: Duration,
-    check_limit: Duration,
+    checks: Vec<SharedCheck>,
     sources: Sources,
 }
 
@@ -153,7 +162,11 @@ impl Site {
         let _ = timeout(LAST_ANSWERS, rest).await;
     }
 
+    /// The moment to close.
     async fn stopping(&self) {
+        if self.stays_open {
+            return std::future::pending().await;
+        }
         self.sources
             .lifecycle
             .phase_becomes(|phase| phase == Phase::Stopping)
@@ -220,10 +233,16 @@ impl Site {
             .lifecycle
             .phase_becomes(|phase| phase != Phase::Initializing)
             .await;
-        let results = health::check_all(&sources.tunnels, self.check_limit).await;
-        let state = sources.lifecycle.state();
-        let now = SystemTime::now();
-        let (ok, text) = health::report(&sources.tunnels, &results, &state, &self.hostname, now);
+        let results = health::check_all(&self.checks).await;
+        let (ok, text) = health::report(&Snapshot {
+            tunnels: &sources.tunnels,
+            results: &results,
+            state: &sources.lifecycle.state(),
+            connections_open: sources.metrics.open_connections(),
+            sandbox: &sources.sandbox,
+            hostname: &self.hostname,
+            now: SystemTime::now(),
+        });
         let status = if ok {
             StatusCode::OK
         } else {

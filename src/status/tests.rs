@@ -74,6 +74,7 @@ impl Fixture {
                 listen,
                 transport: Transport::Http,
                 enable_shutdown: true,
+                stays_open: false,
             },
             scheme: Scheme::Http,
             lifecycle,
@@ -127,11 +128,25 @@ impl Fixture {
                 forward: "127.0.0.1:80".to_owned(),
                 listening_on: None,
                 check,
+                certificate: Rc::new(|| {
+                    Some(CertificateView {
+                        subject: "CN=server".to_owned(),
+                        serial: "0A".to_owned(),
+                        not_after: "2027-01-01T00:00:00Z".to_owned(),
+                    })
+                }),
             }],
             lifecycle: self.lifecycle.clone(),
             metrics: Arc::new(Registry::new()),
             metrics_prefix: "ghostunnel".to_owned(),
             gauges: Rc::new(Gauges::default),
+            sandbox: SandboxView {
+                state: "enforced",
+                abi: Some(7),
+                files: Some(true),
+                tcp: Some(true),
+                ..SandboxView::default()
+            },
             shutdown,
             request_head_timeout: self.head_limit,
         }
@@ -399,7 +414,7 @@ fn connections_are_kept_for_further_requests() {
                 .write_all(request.as_bytes())
                 .await
                 .expect("the request is taken");
-            let text = read_answer(&mut stream, "}").await;
+            let text = read_answer(&mut stream, "}}").await;
             assert!(text.starts_with("HTTP/1.1 200"), "{text}");
         }
     });
@@ -473,10 +488,39 @@ fn the_port_closes_when_the_process_stops() {
         idle.write_all(b"GET /_status HTTP/1.1\r\nHost: x\r\n\r\n")
             .await
             .expect("taken");
-        read_answer(&mut idle, "}").await;
+        read_answer(&mut idle, "}}").await;
         fixture.lifecycle.set_phase(Phase::Stopping);
         assert_eq!(read_all(&mut idle).await, "");
         assert!(TcpStream::connect(address).await.is_err());
+    });
+}
+
+#[test]
+fn a_port_that_stays_open_says_that_the_process_stops() {
+    let mut fixture = Fixture::new();
+    fixture.settings.stays_open = true;
+    fixture.run(async |fixture, address, _| {
+        fixture.lifecycle.set_phase(Phase::Stopping);
+        for _ in 0..2 {
+            let text = ask(address, "GET", "/_status").await;
+            assert!(text.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{text}");
+            assert!(text.contains(r#""message":"stopping""#), "{text}");
+            assert!(text.contains(r#""backend_ok":true"#), "{text}");
+        }
+        assert!(ask(address, "GET", "/_metrics").await.starts_with("HTTP/1.1 200"));
+    });
+}
+
+#[test]
+fn the_process_and_its_certificate_are_described() {
+    Fixture::new().run(async |_, address, _| {
+        let text = ask(address, "GET", "/_status").await;
+        let expected = concat!(
+            r#""connections_open":0,"certificate":{"subject":"CN=server","serial":"0A","#,
+            r#""not_after":"2027-01-01T00:00:00Z"},"#,
+            r#""sandbox":{"state":"enforced","abi":7,"files":true,"tcp":true}}"#
+        );
+        assert!(text.ends_with(expected), "{text}");
     });
 }
 

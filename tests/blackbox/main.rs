@@ -29,5 +29,6 @@ mod server;
 mod shutdown;
 mod sockets;
 mod status;
+mod status_more;
 mod support;
 mod syslog;

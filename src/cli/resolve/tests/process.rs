@@ -15,6 +15,7 @@ fn global_checks_are_usage_errors_in_known_order() {
             "--enable-shutdown --status= --connect-timeout=0",
             "--enable-shutdown requires --status to be set",
         ),
+        ("--drain-status", "--drain-status requires --status to be set"),
         (
             "--enable-shutdown --metrics-url=x",
             "--enable-shutdown requires --status to be set",
@@ -88,7 +89,7 @@ fn global_checks_are_usage_errors_in_known_order() {
 fn the_status_port_is_served_as_its_address_says() {
     let status = |words: &str| config(&format!("{SERVER} --keystore=s --allow-all {words}")).status;
     for (text, address, transport) in [
-        ("localhost:1", "localhost:1", status::Transport::Https),
+        ("localhost:1", "localhost:1", status::Transport::PreferHttps),
         ("https://localhost:1", "localhost:1", status::Transport::Https),
         ("http://0.0.0.0:1", "0.0.0.0:1", status::Transport::Http),
         ("unix:/x", "unix:/x", status::Transport::Http),
@@ -99,11 +100,12 @@ fn the_status_port_is_served_as_its_address_says() {
             (address, transport),
             "{text}"
         );
-        assert!(!settings.enable_shutdown);
+        assert!(!settings.enable_shutdown && !settings.stays_open);
     }
     assert!(
         status("--status=localhost:1 --enable-shutdown").is_some_and(|settings| settings.enable_shutdown)
     );
+    assert!(status("--status=localhost:1 --drain-status").is_some_and(|settings| settings.stays_open));
     assert_eq!(status(""), None);
     assert_eq!(status("--status="), None);
 }
