@@ -80,7 +80,7 @@ mod tests {
     use super::*;
     use crate::lifecycle::Drain;
     use crate::metrics::Registry;
-    use crate::net::{ListenAddr, Reach, Resolver, TargetAddr};
+    use crate::net::{Inherited, ListenAddr, Reach, Resolver, TargetAddr};
     use crate::tls::ClientAuth;
     use crate::tls::test_support::{Scene, everybody};
 
@@ -113,7 +113,7 @@ mod tests {
         let address = ListenAddr::parse(&format!("unix:{}", path.display()), Reach::Anywhere);
         let listener = address
             .expect("a path")
-            .bind()
+            .bind(&mut Inherited::default())
             .expect("free")
             .listen()
             .expect("free");
