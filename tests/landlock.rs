@@ -360,9 +360,7 @@ mod linux {
         Config {
             tunnels: vec![Arc::new(tunnel)],
             status: None,
-            metrics: metrics::Settings {
-                prefix: "ghostunnel".to_owned(),
-            },
+            metrics: metrics::Settings::default(),
             sandbox: sandbox::Settings { landlock: true },
             lifecycle: lifecycle::Settings {
                 timed_reload: None,

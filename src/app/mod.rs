@@ -2,6 +2,7 @@
 
 mod demo;
 mod reload;
+mod reporting;
 pub mod sandbox_plan;
 mod startup;
 mod status_port;

@@ -6,12 +6,22 @@ use std::time::SystemTime;
 use tracing::info;
 
 use super::tunnel::Assembled;
+use crate::credentials::Store;
 use crate::lifecycle::{Lifecycle, Phase};
+use crate::metrics::{Registry, ReloadResult};
 
 /// Reads the credentials of all tunnels again. A tunnel takes its new ones whole or keeps its
 /// old ones whole; the new ones are in force before the status port shows that a reload has
 /// happened.
-pub(super) fn reload(tunnels: &[Arc<Assembled>], lifecycle: &Lifecycle) {
+///
+/// `trust` are the anchors for receivers of metrics; a failure to read them again has shown
+/// with the tunnel, which has the same.
+pub(super) fn reload(
+    tunnels: &[Arc<Assembled>],
+    trust: Option<&Store>,
+    lifecycle: &Lifecycle,
+    metrics: &Registry,
+) {
     let at = SystemTime::now();
     lifecycle.set_phase(Phase::Reloading);
     let mut failures = Vec::new();
@@ -21,10 +31,17 @@ pub(super) fn reload(tunnels: &[Arc<Assembled>], lifecycle: &Lifecycle) {
             failures.push(error);
         }
     }
+    if let Some(trust) = trust
+        && let Ok(fresh) = trust.prepare_reload()
+    {
+        trust.publish(fresh);
+    }
     info!("reloading configuration complete");
     let result = if failures.is_empty() {
+        metrics.reload_finished(ReloadResult::Success);
         Ok(())
     } else {
+        metrics.reload_finished(ReloadResult::Failure);
         Err(failures.join("; "))
     };
     lifecycle.reload_finished(at, result);

@@ -81,6 +81,12 @@ pub fn plan<F: Files>(config: &Config, environment: &Environment<F>) -> Plan {
     if let Some(status) = &config.status {
         draft.listener("--status", &status.listen);
     }
+    if let Some(address) = config.metrics.graphite {
+        draft.connect(address.port(), "--metrics-graphite");
+    }
+    if let Some(url) = &config.metrics.post {
+        draft.target("--metrics-url", url.target());
+    }
     draft.plan
 }
 
@@ -359,9 +365,7 @@ mod tests {
                 transport: status::Transport::Http,
                 enable_shutdown: false,
             }),
-            metrics: metrics::Settings {
-                prefix: String::new(),
-            },
+            metrics: metrics::Settings::default(),
             sandbox: sandbox::Settings { landlock: true },
             lifecycle: lifecycle::Settings {
                 timed_reload: None,
@@ -473,6 +477,17 @@ mod tests {
             assert_eq!(plan.bind_ports, [], "{listen} {target}");
             let told: Vec<String> = plan.skipped.iter().map(ToString::to_string).collect();
             assert_eq!(told, skipped, "{listen} {target}");
+        }
+    }
+
+    #[test]
+    fn receivers_of_metrics_get_their_ports() {
+        for (url, expected) in [("http://h/x", 80), ("https://h/x", 443), ("https://h:8443", 8443)] {
+            let mut config = config("localhost:1", "localhost:2", None);
+            config.metrics.graphite = Some(([127, 0, 0, 1], 2003).into());
+            config.metrics.post = Some(metrics::PostUrl::parse(url).expect("a URL"));
+            let plan = plan(&config, &environment(Imagined::default()));
+            assert_eq!(ports(&plan), [53, 2, 2003, expected], "{url}");
         }
     }
 

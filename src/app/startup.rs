@@ -16,12 +16,16 @@ use tokio::sync::mpsc;
 use tokio::task::{LocalSet, spawn_local};
 use tracing::info;
 
+use super::reporting::Reporting;
 use super::status_port::{self, StatusListener};
 use super::tunnel::Assembled;
-use super::{reload, sandbox_plan};
+use super::{reload, reporting, sandbox_plan};
 use crate::cli::{ConfigError, Run};
 use crate::config::{Config, Tunnel};
-use crate::lifecycle::{Drain, Intent, Intents, Lifecycle, Phase, ShutdownTrigger, Signals, reload_channel};
+use crate::credentials::Store;
+use crate::lifecycle::{
+    Drain, Intent, Intents, Lifecycle, Notifier, Phase, Pulse, ShutdownTrigger, Signals, reload_channel,
+};
 use crate::logging::{self, Log};
 use crate::metrics::Registry;
 use crate::net::{Bound, Inherited, Listener, Resolver};
@@ -134,6 +138,7 @@ fn start(config: Config, log: &Log) -> Result<ExitCode, StartError> {
 struct Acquired {
     tunnels: Vec<Bound>,
     status: Option<Bound>,
+    notifier: Notifier,
 }
 
 fn acquire(config: &Config) -> Result<Acquired, StartError> {
@@ -155,7 +160,11 @@ fn bind(config: &Config, inherited: &mut Inherited) -> Result<Acquired, StartErr
     let status = config.status.as_ref();
     let status = status.map(|status| status.listen.bind(inherited)).transpose();
     let status = status.map_err(|error| StartError::status(config.tunnels.first(), error))?;
-    Ok(Acquired { tunnels, status })
+    Ok(Acquired {
+        tunnels,
+        status,
+        notifier: Notifier::connect(&|name| std::env::var_os(name)),
+    })
 }
 
 /// A connection takes two descriptors; the soft limit is often 1024 for no reason that
@@ -199,20 +208,25 @@ struct Loaded {
     tunnels: Vec<Arc<Assembled>>,
     metrics: Arc<Registry>,
     drain: Drain,
+    pulse: Pulse,
+    resolver: Resolver,
+    /// Trust anchors for receivers of metrics.
+    trust: Option<Arc<Store>>,
 }
 
 fn load(config: &Config) -> Result<Loaded, StartError> {
-    // Nobody could read them without a status port.
-    let metrics = Arc::new(if config.status.is_some() {
+    let trust = reporting::prepare(config)?;
+    let metrics = Arc::new(if config.status.is_some() || config.metrics.is_pushed() {
         Registry::new()
     } else {
         Registry::disabled()
     });
-    let drain = Drain::default();
+    let (drain, pulse) = (Drain::default(), Pulse::default());
     let resolver = Resolver::new();
     let surroundings = || Surroundings {
         metrics: Arc::clone(&metrics),
         drain: drain.clone(),
+        pulse: pulse.clone(),
         resolver: resolver.clone(),
     };
     let assemble = |tunnel| Assembled::new(tunnel, surroundings()).map(Arc::new);
@@ -221,6 +235,9 @@ fn load(config: &Config) -> Result<Loaded, StartError> {
         tunnels,
         metrics,
         drain,
+        pulse,
+        resolver,
+        trust,
     })
 }
 
@@ -229,6 +246,7 @@ fn load(config: &Config) -> Result<Loaded, StartError> {
 struct Confined {
     tunnels: Vec<Listener>,
     status: Option<Listener>,
+    notifier: Notifier,
 }
 
 fn confine(config: &Config, acquired: Acquired) -> Result<Confined, StartError> {
@@ -242,13 +260,20 @@ fn confine(config: &Config, acquired: Acquired) -> Result<Confined, StartError> 
     }
     let status = acquired.status.map(Bound::listen).transpose();
     let status = status.map_err(|error| StartError::status(config.tunnels.first(), error))?;
-    Ok(Confined { tunnels, status })
+    Ok(Confined {
+        tunnels,
+        status,
+        notifier: acquired.notifier,
+    })
 }
 
 /// Step 7: the process from now on.
 struct Serving {
     tunnels: Vec<Arc<Assembled>>,
     lifecycle: Lifecycle,
+    metrics: Arc<Registry>,
+    trust: Option<Arc<Store>>,
+    reporting: Reporting,
     drain: Drain,
     shutdown_requests: mpsc::Receiver<Intent>,
     _workers: Arc<Workers>,
@@ -262,8 +287,11 @@ fn serve(config: &Config, loaded: Loaded, confined: Confined, log: &Log) -> Resu
         tunnels,
         metrics,
         drain,
+        pulse,
+        resolver,
+        trust,
     } = loaded;
-    let lifecycle = Lifecycle::default();
+    let lifecycle = Lifecycle::announcing(confined.notifier.clone(), subject(config));
     let (request_shutdown, shutdown_requests) = mpsc::channel(1);
     let views = tunnels
         .iter()
@@ -277,8 +305,9 @@ fn serve(config: &Config, loaded: Loaded, confined: Confined, log: &Log) -> Resu
         let sources = Sources {
             tunnels: views,
             lifecycle: lifecycle.clone(),
-            metrics,
+            metrics: Arc::clone(&metrics),
             metrics_prefix: config.metrics.prefix.clone(),
+            gauges: status_port::gauges(&tunnels, log),
             shutdown: request_shutdown,
             request_head_timeout: config.connect_timeout(),
         };
@@ -288,14 +317,28 @@ fn serve(config: &Config, loaded: Loaded, confined: Confined, log: &Log) -> Resu
         info!("{}", listening_line(&tunnel.config, &listener));
         tunnel.proxy.serve(listener, &workers, index);
     }
+    spawn_local(confined.notifier.keep_alive(pulse));
+    let reporting = Reporting::start(&config.metrics, &metrics, &resolver, trust.clone());
     lifecycle.set_phase(Phase::Listening);
     Ok(Serving {
         tunnels,
         lifecycle,
+        metrics,
+        trust,
+        reporting,
         drain,
         shutdown_requests,
         _workers: workers,
     })
+}
+
+/// What the service manager shows of the tunnels, on one line.
+fn subject(config: &Config) -> String {
+    let tunnels = config.tunnels.iter().map(|tunnel| {
+        let (listen, target) = (tunnel.listen.text(), tunnel.target.text());
+        format!("{} proxying {listen} => {target}", tunnel.mode.word())
+    });
+    logging::escape(&tunnels.collect::<Vec<_>>().join(", ")).to_string()
 }
 
 /// The address as typed, which scripts look for, and the real one where it tells more.
@@ -325,7 +368,8 @@ async fn until_shutdown(config: &Config, serving: &mut Serving, intents: &mut In
                 if trigger.is_announced() {
                     info!("{trigger}");
                 }
-                reload::reload(&serving.tunnels, &serving.lifecycle);
+                let trust = serving.trust.as_deref();
+                reload::reload(&serving.tunnels, trust, &serving.lifecycle, &serving.metrics);
             }
             Intent::Shutdown(trigger) => {
                 info!("{trigger}");
@@ -346,6 +390,7 @@ async fn drain(config: &Config, serving: Serving, intents: &Intents) -> ExitCode
     info!("shutdown proxy, waiting for drain");
     let limit = config.lifecycle.shutdown_timeout.saturating_add(CLOSING);
     let drained = tokio::time::timeout(limit, serving.drain.drained()).await;
+    serving.reporting.finish().await;
     if drained.is_err() {
         info!("graceful shutdown timeout: forcing exit");
         return ExitCode::FAILURE;

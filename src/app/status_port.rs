@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use super::tunnel::Assembled;
 use crate::lifecycle::DrainGuard;
+use crate::logging::Log;
+use crate::metrics::{CertificateExpiry, Gauges};
 use crate::net::{Acceptor, Listener, Stream};
 use crate::status::{ConfigSource, Listen, Scheme, Transport, TunnelView};
 use crate::tls;
@@ -22,6 +24,23 @@ pub(super) fn view(tunnel: &Assembled, listener: &Listener) -> TunnelView {
             Box::pin(async move { proxy.probe().await })
         }),
     }
+}
+
+/// What the metrics show beside what was counted.
+pub(super) fn gauges(tunnels: &[Arc<Assembled>], log: &Log) -> Rc<dyn Fn() -> Gauges> {
+    let (tunnels, log) = (tunnels.to_vec(), log.clone());
+    Rc::new(move || Gauges {
+        certificates: tunnels.iter().filter_map(|tunnel| expiry(tunnel)).collect(),
+        log_lines_dropped: log.dropped_lines(),
+    })
+}
+
+fn expiry(tunnel: &Assembled) -> Option<CertificateExpiry> {
+    let not_after = tunnel.store.current().identity()?.not_after();
+    Some(CertificateExpiry {
+        listen: tunnel.config.listen.text().to_owned(),
+        not_after: not_after.unix_seconds(),
+    })
 }
 
 /// What is spoken: TLS with the first tunnel's certificate, as it is at each connection; plain

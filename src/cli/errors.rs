@@ -2,6 +2,7 @@
 //! scripts match on them, also where they name flags that this version does not have.
 
 use crate::authorization::UriPatternError;
+use crate::metrics::PostUrlError;
 use crate::net::{AddressError, UnknownScheme};
 
 /// A refusal that concerns the process as a whole, reported as a usage error.
@@ -9,6 +10,10 @@ use crate::net::{AddressError, UnknownScheme};
 pub(super) enum GlobalError {
     #[error("--enable-shutdown requires --status to be set")]
     ShutdownWithoutStatus,
+    #[error("--metrics-url should start with http:// or https://")]
+    MetricsUrlScheme,
+    #[error("invalid --metrics-url: {0}")]
+    MetricsUrl(PostUrlError),
     #[error("invalid --status address: {}{}", .0, .0.remedy())]
     StatusAddress(AddressError),
     #[error("invalid --status network {0:?}: http(s):// scheme requires a HOST:PORT target")]

@@ -1,7 +1,7 @@
 //! The one definition of every flag, as data: parser, help and whatever is generated
 //! for users read this table.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use super::values::SignedDuration;
@@ -81,6 +81,8 @@ pub(super) enum Kind {
     Duration(fn(&mut Args) -> &mut SignedDuration),
     /// An unsigned 32-bit number.
     Number(fn(&mut Args) -> &mut u32),
+    /// `HOST:PORT`, looked up at once.
+    TcpAddress(fn(&mut Args) -> &mut Option<SocketAddr>),
     /// Repeatable IP addresses.
     IpAddresses(fn(&mut Args) -> &mut Vec<IpAddr>),
     /// A URL.
@@ -205,6 +207,8 @@ pub(super) struct Args {
     pub(super) close_timeout: SignedDuration,
     pub(super) max_conn_lifetime: SignedDuration,
     pub(super) max_concurrent_conns: u32,
+    pub(super) metrics_graphite: Option<SocketAddr>,
+    pub(super) metrics_url: Option<String>,
     pub(super) metrics_prefix: Option<String>,
     pub(super) metrics_interval: SignedDuration,
     pub(super) status: Option<String>,
@@ -233,7 +237,10 @@ pub(super) struct Args {
 }
 
 use Immediate::{Help, LongHelp, Version};
-use Kind::{Bool, Choice, Choices, Duration, Immediate as Acts, IpAddresses, Number, Path, Text, Texts, Url};
+use Kind::{
+    Bool, Choice, Choices, Duration, Immediate as Acts, IpAddresses, Number, Path, TcpAddress, Text, Texts,
+    Url,
+};
 use Scope::{Client, Demo, Global, Server};
 
 /// Every flag, in the order in which help shows them.
@@ -314,6 +321,20 @@ pub(super) static FLAGS: &[Flag] = &[
     // Operation.
     flag(
         Global,
+        "metrics-graphite",
+        TcpAddress(|args| &mut args.metrics_graphite),
+        "Send metrics to Graphite at this address, every second. A name is looked up once, at start.",
+    )
+    .placeholder("ADDR"),
+    flag(
+        Global,
+        "metrics-url",
+        Text(|args| &mut args.metrics_url),
+        "Post metrics as JSON to this http:// or https:// URL, every --metrics-interval.",
+    )
+    .placeholder("URL"),
+    flag(
+        Global,
         "metrics-prefix",
         Text(|args| &mut args.metrics_prefix),
         "First part of the names of metrics. May be empty.",
@@ -323,7 +344,7 @@ pub(super) static FLAGS: &[Flag] = &[
         Global,
         "metrics-interval",
         Duration(|args| &mut args.metrics_interval),
-        "Accepted for existing command lines; without effect, as metrics are computed when they are asked for.",
+        "How often to post metrics to --metrics-url. Zero: never.",
     )
     .default("30s"),
     flag(
@@ -632,8 +653,6 @@ static UNBUILT: &[Unbuilt] = &[
     unbuilt(Global, "cipher-suites"),
     unbuilt_bool(Global, "allow-unsafe-cipher-suites"),
     unbuilt(Global, "max-tls-version"),
-    unbuilt(Global, "metrics-graphite"),
-    unbuilt(Global, "metrics-url"),
     unbuilt_bool(Global, "enable-pprof"),
     unbuilt_bool(Global, "syslog"),
     unbuilt_bool(Global, "help-man"),

@@ -3,7 +3,7 @@
 //! `flags` is the one table of flags; `tokens` and `parse` read words by the grammar that
 //! existing unit files rely on; `values` reads what the flags take; `resolve` judges the
 //! result and makes a [`Config`] of it, or one of the refusals in `errors`; `help` shows
-//! the table to people. Of the world outside, only response files, the names of services
+//! the table to people. Of the world outside, only response files, the names of services, the address of Graphite
 //! and the width of the terminal are read, and nothing is changed.
 
 mod errors;

@@ -404,6 +404,7 @@ fn store(args: &mut Args, flag: &Flag, value: &TypedValue) -> Result<(), ValueEr
         Kind::Path(field) => *field(args) = Some(word.into()).filter(|_| !word.is_empty()),
         Kind::Duration(field) => *field(args) = values::duration(values::utf8(word)?)?,
         Kind::Number(field) => *field(args) = values::uint32(values::utf8(word)?)?,
+        Kind::TcpAddress(field) => *field(args) = Some(values::tcp_address(values::utf8(word)?)?),
         Kind::IpAddresses(field) => field(args).push(values::ip_address(values::utf8(word)?)?),
         Kind::Url(field) => *field(args) = Some(values::url(values::utf8(word)?)?),
         Kind::Choice(allowed, field) => *field(args) = Some(values::choice(values::utf8(word)?, allowed)?),

@@ -13,19 +13,25 @@ use super::flags::Args;
 use super::{Breakage, DemoOptions, ModeWord, Run};
 use crate::authorization::{Rules, UriPattern};
 use crate::config::{ClientAuth, Config, Mode, Tunnel};
+use crate::metrics::PostUrl;
 use crate::net::{AddressError, ForwardProxy, Kind, ListenAddr, ListenKind, Reach, TargetAddr};
 use crate::proxy::HeaderDetail;
 use crate::{credentials, lifecycle, logging, metrics, proxy, sandbox, status, tls};
 
 /// Settings of the process and limits of its tunnel, checked.
 pub(super) struct Global {
+    metrics: metrics::Settings,
     status: Option<status::Settings>,
     limits: proxy::Limits,
 }
 
 /// Checks what does not depend on the command.
 pub(super) fn global(args: &Args) -> Result<Global, GlobalError> {
+    if args.enable_shutdown && given(&args.status).is_none() {
+        return Err(GlobalError::ShutdownWithoutStatus);
+    }
     Ok(Global {
+        metrics: metrics(args)?,
         status: status(args)?,
         limits: limits(args)?,
     })
@@ -41,9 +47,7 @@ pub(super) fn run(mode: ModeWord, args: &Args, global: Global) -> Run {
     let config = tunnel.map(|tunnel| Config {
         tunnels: vec![Arc::new(tunnel)],
         status: global.status,
-        metrics: metrics::Settings {
-            prefix: args.metrics_prefix.clone().unwrap_or_default(),
-        },
+        metrics: global.metrics,
         sandbox: sandbox::Settings {
             landlock: !args.disable_landlock,
         },
@@ -308,13 +312,25 @@ fn server_name(args: &Args, target: &TargetAddr) -> Result<tls::ServerName, Conf
     }
 }
 
+fn metrics(args: &Args) -> Result<metrics::Settings, GlobalError> {
+    let post = match given(&args.metrics_url) {
+        None => None,
+        Some(text) if text.starts_with("http://") || text.starts_with("https://") => {
+            Some(PostUrl::parse(text).map_err(GlobalError::MetricsUrl)?)
+        }
+        Some(_) => return Err(GlobalError::MetricsUrlScheme),
+    };
+    Ok(metrics::Settings {
+        prefix: args.metrics_prefix.clone().unwrap_or_default(),
+        graphite: args.metrics_graphite,
+        post,
+        interval: args.metrics_interval.positive(),
+    })
+}
+
 fn status(args: &Args) -> Result<Option<status::Settings>, GlobalError> {
     let Some(text) = given(&args.status) else {
-        return if args.enable_shutdown {
-            Err(GlobalError::ShutdownWithoutStatus)
-        } else {
-            Ok(None)
-        };
+        return Ok(None);
     };
     let plain = text.strip_prefix("http://");
     let scheme_free = plain.or_else(|| text.strip_prefix("https://"));
@@ -416,7 +432,10 @@ fn warnings(mode: ModeWord, args: &Args) -> Vec<String> {
         .into_iter()
         .filter(|(list, _)| list.iter().any(String::is_empty))
         .map(|(_, name)| format!("--{verb}-{name} with an empty value matches nobody"));
-    durations.chain(empty_rules).collect()
+    let never_posted = given(&args.metrics_url).is_some() && args.metrics_interval.positive().is_none();
+    let unposted = never_posted
+        .then(|| "--metrics-interval is not positive: nothing is ever posted to --metrics-url".to_owned());
+    durations.chain(empty_rules).chain(unposted).collect()
 }
 
 /// A text that is not empty: for these flags, empty means not given.

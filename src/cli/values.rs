@@ -4,10 +4,10 @@
 //! existing unit files and scripts know from Ghostunnel 1.11.1.
 
 use std::ffi::OsStr;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use crate::net;
+use crate::net::{self, LookupError};
 
 /// Why a value was refused. The caller puts the flag's name in front.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -24,6 +24,8 @@ pub(super) enum ValueError {
     NumberOutOfRange(String),
     #[error("'{0}' is not an IP address")]
     NotAnIpAddress(String),
+    #[error("'{text}' is not a valid TCP address: {reason}")]
+    NotATcpAddress { text: String, reason: LookupError },
     #[error("enum value must be one of {allowed}, got '{text}'")]
     NotInList { allowed: String, text: String },
     #[error(transparent)]
@@ -204,6 +206,14 @@ fn split_base(text: &str) -> (&str, u32) {
 pub(super) fn ip_address(text: &str) -> Result<IpAddr, ValueError> {
     text.parse()
         .map_err(|_| ValueError::NotAnIpAddress(text.to_owned()))
+}
+
+/// `HOST:PORT`, looked up at once: one address, the first of IPv4 if there is any.
+pub(super) fn tcp_address(text: &str) -> Result<SocketAddr, ValueError> {
+    net::resolve_once(text).map_err(|reason| ValueError::NotATcpAddress {
+        text: text.to_owned(),
+        reason,
+    })
 }
 
 /// A URL, as far as the text alone tells.
@@ -387,6 +397,31 @@ mod tests {
                 ip_address(text).map_err(|error| error.to_string()),
                 Err(expected),
                 "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn tcp_addresses_are_looked_up() {
+        for (text, expected) in [
+            ("127.0.0.1:2003", "127.0.0.1:2003"),
+            ("[::1]:2003", "[::1]:2003"),
+            ("localhost:2003", "127.0.0.1:2003"),
+            (":2003", "127.0.0.1:2003"),
+        ] {
+            let address = tcp_address(text).map(|address| address.to_string());
+            assert_eq!(address, Ok(expected.to_owned()), "{text}");
+        }
+        for (text, reason) in [
+            ("foo", "address foo: missing port in address"),
+            ("a:b:c", "address a:b:c: too many colons in address"),
+            ("127.0.0.1:99999", "address 99999: invalid port"),
+            ("unix:/run/x.sock", "lookup tcp//run/x.sock: unknown port"),
+        ] {
+            let error = tcp_address(text).map_err(|error| error.to_string());
+            assert_eq!(
+                error,
+                Err(format!("'{text}' is not a valid TCP address: {reason}"))
             );
         }
     }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use ghostunnel_keystore::{Entry, EntryError};
-use ghostunnel_pki::{Certificate, ParseError};
+use ghostunnel_pki::{Certificate, ParseError, Time};
 use rustls::SignatureAlgorithm;
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::sign::{CertifiedKey, SigningKey};
@@ -14,6 +14,8 @@ use rustls_pki_types::CertificateDer;
 pub struct OwnIdentity {
     certified: Arc<CertifiedKey>,
     subject: String,
+    serial: String,
+    not_after: Time,
 }
 
 /// Why a chain and a key do not make an identity.
@@ -62,6 +64,8 @@ impl OwnIdentity {
             Self {
                 certified,
                 subject: leaf.subject().to_string(),
+                serial: hexadecimal(leaf.serial()),
+                not_after: leaf.validity().1,
             },
             leaf,
         ))
@@ -84,6 +88,16 @@ impl OwnIdentity {
         &self.subject
     }
 
+    /// The leaf's serial number in hexadecimal, as OpenSSL shows it.
+    pub fn serial(&self) -> &str {
+        &self.serial
+    }
+
+    /// The last second at which the leaf is valid.
+    pub fn not_after(&self) -> Time {
+        self.not_after
+    }
+
     /// Chain and key in the form that rustls takes.
     pub fn certified_key(&self) -> Arc<CertifiedKey> {
         Arc::clone(&self.certified)
@@ -96,6 +110,15 @@ impl fmt::Debug for OwnIdentity {
             .field("subject", &self.subject)
             .finish_non_exhaustive()
     }
+}
+
+/// A number that is encoded big endian, perhaps with a zero in front that keeps it positive.
+fn hexadecimal(bytes: &[u8]) -> String {
+    let bytes = match bytes {
+        [0, rest @ ..] if !rest.is_empty() => rest,
+        bytes => bytes,
+    };
+    bytes.iter().map(|byte| format!("{byte:02X}")).collect()
 }
 
 /// Whether the key is the private half of the leaf's public key. Kind before value.
@@ -226,6 +249,18 @@ mod tests {
             .map(character)
             .chain(std::iter::repeat_n('=', padding))
             .collect()
+    }
+
+    #[test]
+    fn serial_numbers_look_as_openssl_shows_them() {
+        for (bytes, text) in [
+            (&[0x0a, 0x1b][..], "0A1B"),
+            (&[0, 0x80], "80"),
+            (&[0], "00"),
+            (&[], ""),
+        ] {
+            assert_eq!(hexadecimal(bytes), text);
+        }
     }
 
     #[test]

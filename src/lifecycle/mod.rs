@@ -1,9 +1,12 @@
 //! The life of the process: signals, reload requests, phases, drain.
 //!
-//! This room turns what the operator does into intents and keeps the state that others
-//! follow. It neither reloads nor shuts down anything itself: `app` does.
+//! This room turns what the operator does into intents, keeps the state that others follow,
+//! and tells the service manager of it. It neither reloads nor shuts down anything itself:
+//! `app` does.
 
 mod drain;
+mod notify;
+mod pulse;
 mod reload;
 mod signals;
 mod state;
@@ -11,6 +14,8 @@ mod state;
 use std::time::Duration;
 
 pub use drain::{Drain, DrainGuard};
+pub use notify::Notifier;
+pub use pulse::{Heartbeat, Pulse};
 pub use reload::{ReloadRequester, ReloadRequests, ReloadTrigger, reload_channel};
 pub use signals::{Intent, Intents, ShutdownTrigger, Signals};
 pub use state::{Lifecycle, Phase, ReloadRecord, State};

@@ -6,6 +6,8 @@ use std::time::SystemTime;
 
 use tokio::sync::watch;
 
+use super::Notifier;
+
 /// The phase the process is in. Displays as the word that `/_status` uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
@@ -58,28 +60,41 @@ pub struct State {
     pub last_reload: Option<ReloadRecord>,
 }
 
-/// Publishes the state; `app` writes it, status port and service manager follow it.
+/// Publishes the state; `app` writes it, the status port follows it, and the service manager
+/// is told of each phase.
 #[derive(Clone)]
 pub struct Lifecycle {
     state: Arc<watch::Sender<State>>,
+    notifier: Notifier,
+    subject: Arc<str>,
 }
 
 impl Lifecycle {
-    /// A process that has just started.
+    /// A process that has just started, and that no service manager waits for.
     pub fn new() -> Self {
+        Self::announcing(Notifier::default(), String::new())
+    }
+
+    /// A process that has just started. The service manager is told of the phases as they
+    /// begin, each of them, however short; `subject` says what the process is for.
+    pub fn announcing(notifier: Notifier, subject: String) -> Self {
         let state = State {
             phase: Phase::Initializing,
             last_reload: None,
         };
         Self {
             state: Arc::new(watch::Sender::new(state)),
+            notifier,
+            subject: subject.into(),
         }
     }
 
     /// Enters a phase. [`Phase::Stopping`] is final: reloads go on during a drain, and
     /// must not make the process look alive again.
     pub fn set_phase(&self, phase: Phase) {
-        self.state.send_if_modified(|state| enter(state, phase));
+        if self.state.send_if_modified(|state| enter(state, phase)) {
+            self.notifier.announce(phase, &self.subject);
+        }
     }
 
     /// Ends a reload that began at `at`: shows it as the last one and, in the same update,
@@ -88,10 +103,14 @@ impl Lifecycle {
     /// Callers watch the time of the last reload and rely on the new material from the
     /// moment it changes, so call this when the material is in force, not before.
     pub fn reload_finished(&self, at: SystemTime, result: Result<(), String>) {
+        let mut is_listening_again = false;
         self.state.send_modify(|state| {
             state.last_reload = Some(ReloadRecord { at, result });
-            enter(state, Phase::Listening);
+            is_listening_again = enter(state, Phase::Listening);
         });
+        if is_listening_again {
+            self.notifier.announce(Phase::Listening, &self.subject);
+        }
     }
 
     /// The state now.

@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value as Json;
 
+use super::instruments::Timing;
 use super::registry::{Sample, Value};
 use super::reservoir::PERCENTILES;
 
@@ -22,12 +23,13 @@ pub fn render(samples: &[Sample], prefix: &str, hostname: &str, now: SystemTime)
         let name = sample.declaration.name;
         match sample.value {
             Value::Count(count) => array.push(name, "", count),
-            Value::Timer(summary) => {
+            Value::Timer(Timing { summary, .. }) => {
                 array.push(name, ".count", summary.count);
                 array.push(name, ".min", summary.min);
                 array.push(name, ".max", summary.max);
                 array.push(name, ".mean", summary.mean);
-                for ((_, percent), value) in PERCENTILES.iter().zip(summary.percentiles) {
+                // This format goes up to the 99th.
+                for ((_, percent), value) in PERCENTILES.iter().zip(summary.percentiles).take(4) {
                     array.push(name, &format!(".{percent}-percentile"), value);
                 }
             }

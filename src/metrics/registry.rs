@@ -1,10 +1,13 @@
 //! Every metric, declared once: name, unit, meaning.
+//!
+//! There are two generations. The first has the names of Ghostunnel 1.11.1, its kinds and
+//! its units, and appears in all formats. The second, in Prometheus' format only, follows
+//! that format's customs; where both tell of the same events, they share a counter.
 
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::reservoir::{Reservoir, Summary};
+use super::instruments::{Counter, Distribution, Histogram, Tally, Timer, Timing};
+use super::reasons::{DialFailure, HandshakeFailure, ReloadResult};
 
 /// What is known about a metric beside its value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,11 +27,17 @@ pub enum Unit {
     Connections,
     /// Directions of connections; each has two.
     Directions,
+    /// Whatever the name says.
+    Things,
+    /// Bytes.
+    Bytes,
     /// Nanoseconds.
     Nanoseconds,
+    /// Seconds.
+    Seconds,
 }
 
-/// A metric and its value at one moment.
+/// A metric of the first generation and its value at one moment.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sample {
     /// Which metric.
@@ -37,20 +46,112 @@ pub struct Sample {
     pub value: Value,
 }
 
-/// The value of a metric.
+/// The value of such a metric.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Value {
     /// A number of things.
     Count(i64),
     /// A distribution of durations.
-    Timer(Summary),
+    Timer(Timing),
+}
+
+/// A metric of the second generation and its values at one moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Family {
+    /// Which metric.
+    pub declaration: &'static Declaration,
+    /// Its values.
+    pub points: Points,
+}
+
+/// The values of such a metric.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Points {
+    /// Only ever grows.
+    Counters(Vec<Point>),
+    /// Goes up and down.
+    Gauges(Vec<Point>),
+    /// A distribution of durations.
+    Histogram(Distribution),
+}
+
+/// One value, with the label that tells it from others, if there are any.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Point {
+    /// Name and value of the label.
+    pub label: Option<(&'static str, String)>,
+    /// The value.
+    pub value: f64,
+}
+
+impl Point {
+    fn plain(value: f64) -> Self {
+        Self { label: None, value }
+    }
+
+    fn labelled(name: &'static str, label: impl Into<String>, value: f64) -> Self {
+        Self {
+            label: Some((name, label.into())),
+            value,
+        }
+    }
+}
+
+impl Family {
+    /// A counter without labels.
+    pub(super) fn counter(declaration: &'static Declaration, value: f64) -> Self {
+        Self {
+            declaration,
+            points: Points::Counters(vec![Point::plain(value)]),
+        }
+    }
+
+    /// A gauge without labels.
+    pub(super) fn gauge(declaration: &'static Declaration, value: f64) -> Self {
+        Self {
+            declaration,
+            points: Points::Gauges(vec![Point::plain(value)]),
+        }
+    }
+
+    fn tally<R: super::Reason>(
+        declaration: &'static Declaration,
+        label: &'static str,
+        tally: &Tally<R>,
+    ) -> Self {
+        let points = tally
+            .values()
+            .map(|(reason, count)| Point::labelled(label, reason, count as f64));
+        Self {
+            declaration,
+            points: Points::Counters(points.collect()),
+        }
+    }
+}
+
+/// What the registry is not told of, but others know at any time.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Gauges {
+    /// The tunnels' own certificates.
+    pub certificates: Vec<CertificateExpiry>,
+    /// Log lines that never reached their reader.
+    pub log_lines_dropped: u64,
+}
+
+/// When a tunnel's own certificate ceases to be valid.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateExpiry {
+    /// The tunnel's `--listen`, as typed.
+    pub listen: String,
+    /// Unix time in seconds.
+    pub not_after: i64,
 }
 
 /// Counts what happens to connections. One per process, shared by all its tunnels; its
 /// methods are named after the events and cheap enough for each connection.
 ///
-/// Names are an interface: users select by substring and take the first hit, so no new
-/// name may contain an old one.
+/// Names are an interface: users of the first generation select by substring and take the
+/// first hit, so no new name may contain an old one there.
 pub struct Registry {
     is_enabled: bool,
     accept_total: Counter,
@@ -61,7 +162,25 @@ pub struct Registry {
     conn_timeout: Counter,
     conn_handshake: Timer,
     conn_lifetime: Timer,
+    accept_failures: Counter,
+    handshake_failures: Tally<HandshakeFailure>,
+    dial_failures: Tally<DialFailure>,
+    forwarded: Counter,
+    returned: Counter,
+    handshake_duration: Histogram,
+    connection_duration: Histogram,
+    reloads: Tally<ReloadResult>,
 }
+
+/// Limits for durations of handshakes, in seconds.
+const HANDSHAKE_LIMITS: &[f64] = &[
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
+
+/// Limits for durations of connections, in seconds: up to a day.
+const CONNECTION_LIMITS: &[f64] = &[
+    0.01, 0.1, 1.0, 10.0, 60.0, 300.0, 1800.0, 3600.0, 21600.0, 86400.0,
+];
 
 impl Registry {
     /// A registry that records.
@@ -75,49 +194,24 @@ impl Registry {
     }
 
     fn build(is_enabled: bool) -> Self {
-        use Unit::{Connections, Directions, Nanoseconds};
         Self {
             is_enabled,
-            accept_total: Counter::new(&Declaration {
-                name: "accept.total",
-                unit: Connections,
-                meaning: "connections accepted, counted before the handshake",
-            }),
-            accept_success: Counter::new(&Declaration {
-                name: "accept.success",
-                unit: Connections,
-                meaning: "connections joined with the backend: handshake, dial and PROXY header done",
-            }),
-            accept_error: Counter::new(&Declaration {
-                name: "accept.error",
-                unit: Connections,
-                meaning: "connections that failed before they were joined, and failures to accept one",
-            }),
-            accept_timeout: Counter::new(&Declaration {
-                name: "accept.timeout",
-                unit: Connections,
-                meaning: "handshakes that overran the connect timeout; also counted as errors",
-            }),
-            conn_open: Counter::new(&Declaration {
-                name: "conn.open",
-                unit: Connections,
-                meaning: "connections open now",
-            }),
-            conn_timeout: Counter::new(&Declaration {
-                name: "conn.timeout",
-                unit: Directions,
-                meaning: "directions cut by the close timeout or the maximum lifetime",
-            }),
-            conn_handshake: Timer::new(&Declaration {
-                name: "conn.handshake",
-                unit: Nanoseconds,
-                meaning: "time spent in TLS handshakes with accepted peers, failed ones included",
-            }),
-            conn_lifetime: Timer::new(&Declaration {
-                name: "conn.lifetime",
-                unit: Nanoseconds,
-                meaning: "time from accepting a connection to its end, failed ones included",
-            }),
+            accept_total: Counter::default(),
+            accept_success: Counter::default(),
+            accept_error: Counter::default(),
+            accept_timeout: Counter::default(),
+            conn_open: Counter::default(),
+            conn_timeout: Counter::default(),
+            conn_handshake: Timer::new(),
+            conn_lifetime: Timer::new(),
+            accept_failures: Counter::default(),
+            handshake_failures: Tally::new(),
+            dial_failures: Tally::new(),
+            forwarded: Counter::default(),
+            returned: Counter::default(),
+            handshake_duration: Histogram::new(HANDSHAKE_LIMITS),
+            connection_duration: Histogram::new(CONNECTION_LIMITS),
+            reloads: Tally::new(),
         }
     }
 
@@ -133,19 +227,32 @@ impl Registry {
         self.count(&self.accept_success, 1);
     }
 
-    /// An accepted connection failed before it was joined, for whatever reason.
-    pub fn connection_failed(&self) {
+    /// The handshake with an accepted peer failed, which ends its connection.
+    pub fn handshake_failed(&self, reason: HandshakeFailure) {
         self.count(&self.accept_error, 1);
+        if reason == HandshakeFailure::TimedOut {
+            self.count(&self.accept_timeout, 1);
+        }
+        self.tally(&self.handshake_failures, reason);
     }
 
-    /// No connection could be accepted, for instance for want of descriptors.
+    /// The target of an accepted connection was not reached, which ends it.
+    pub fn dial_failed(&self, reason: DialFailure) {
+        self.count(&self.accept_error, 1);
+        self.tally(&self.dial_failures, reason);
+    }
+
+    /// The handshake with the target of an accepted connection failed. Comes on top of
+    /// [`Self::dial_failed`].
+    pub fn target_handshake_failed(&self, reason: HandshakeFailure) {
+        self.tally(&self.handshake_failures, reason);
+    }
+
+    /// An accepted connection, or the next one, could not be handled for want of descriptors
+    /// or the like.
     pub fn accept_failed(&self) {
         self.count(&self.accept_error, 1);
-    }
-
-    /// A handshake overran its deadline. Comes on top of [`Self::connection_failed`].
-    pub fn handshake_timed_out(&self) {
-        self.count(&self.accept_timeout, 1);
+        self.count(&self.accept_failures, 1);
     }
 
     /// One direction of a joined connection was cut by a deadline.
@@ -153,44 +260,124 @@ impl Registry {
         self.count(&self.conn_timeout, 1);
     }
 
-    /// A handshake with an accepted peer ended, well or badly, after this time.
+    /// A handshake ended, well or badly, after this time.
     pub fn handshake_took(&self, time: Duration) {
         self.time(&self.conn_handshake, time);
+        self.measure(&self.handshake_duration, time);
+    }
+
+    /// Payload of a connection has reached its destination: `forwarded` went from the peer to
+    /// the target, `returned` came back.
+    pub fn bytes_relayed(&self, forwarded: u64, returned: u64) {
+        for (counter, bytes) in [(&self.forwarded, forwarded), (&self.returned, returned)] {
+            if bytes > 0 {
+                self.count(counter, i64::try_from(bytes).unwrap_or(i64::MAX));
+            }
+        }
     }
 
     /// An accepted connection ended, well or badly, this long after it was accepted.
     pub fn connection_closed(&self, lifetime: Duration) {
         self.count(&self.conn_open, -1);
         self.time(&self.conn_lifetime, lifetime);
+        self.measure(&self.connection_duration, lifetime);
     }
 
-    /// All metrics with their values now; those of a disabled registry are zero.
+    /// A reload ended.
+    pub fn reload_finished(&self, result: ReloadResult) {
+        self.tally(&self.reloads, result);
+    }
+
+    /// Connections that are open now.
+    pub fn open_connections(&self) -> i64 {
+        self.conn_open.value()
+    }
+
+    /// The first generation with its values now; those of a disabled registry are zero.
     pub fn samples(&self) -> Vec<Sample> {
         let counters = [
-            &self.accept_total,
-            &self.accept_success,
-            &self.accept_error,
-            &self.accept_timeout,
-            &self.conn_open,
-            &self.conn_timeout,
+            (ACCEPT_TOTAL, &self.accept_total),
+            (ACCEPT_SUCCESS, &self.accept_success),
+            (ACCEPT_ERROR, &self.accept_error),
+            (ACCEPT_TIMEOUT, &self.accept_timeout),
+            (CONN_OPEN, &self.conn_open),
+            (CONN_TIMEOUT, &self.conn_timeout),
         ];
-        let timers = [&self.conn_handshake, &self.conn_lifetime];
-        counters
-            .map(Counter::sample)
-            .into_iter()
-            .chain(timers.map(Timer::sample))
-            .collect()
+        let timers = [
+            (CONN_HANDSHAKE, &self.conn_handshake),
+            (CONN_LIFETIME, &self.conn_lifetime),
+        ];
+        let counters = counters.map(|(declaration, counter)| Sample {
+            declaration,
+            value: Value::Count(counter.value()),
+        });
+        let timers = timers.map(|(declaration, timer)| Sample {
+            declaration,
+            value: Value::Timer(timer.timing()),
+        });
+        counters.into_iter().chain(timers).collect()
+    }
+
+    /// The second generation with its values now.
+    pub fn families(&self, gauges: &Gauges) -> Vec<Family> {
+        let counter = |declaration, counter: &Counter| Family::counter(declaration, counter.value() as f64);
+        let certificates = gauges
+            .certificates
+            .iter()
+            .map(|certificate| Point::labelled("listen", &certificate.listen, certificate.not_after as f64));
+        let version = Point::labelled("version", env!("CARGO_PKG_VERSION"), 1.0);
+        vec![
+            Family {
+                declaration: BUILD_INFO,
+                points: Points::Gauges(vec![version]),
+            },
+            counter(CONNECTIONS_ACCEPTED, &self.accept_total),
+            counter(CONNECTIONS_ADMITTED, &self.accept_success),
+            Family::gauge(CONNECTIONS_OPEN, self.conn_open.value() as f64),
+            counter(ACCEPT_FAILURES, &self.accept_failures),
+            Family::tally(HANDSHAKE_FAILURES, "reason", &self.handshake_failures),
+            Family::tally(DIAL_FAILURES, "reason", &self.dial_failures),
+            counter(DIRECTIONS_CUT, &self.conn_timeout),
+            counter(FORWARDED_BYTES, &self.forwarded),
+            counter(RETURNED_BYTES, &self.returned),
+            Family {
+                declaration: HANDSHAKE_DURATION,
+                points: Points::Histogram(self.handshake_duration.distribution()),
+            },
+            Family {
+                declaration: CONNECTION_DURATION,
+                points: Points::Histogram(self.connection_duration.distribution()),
+            },
+            Family::tally(RELOADS, "result", &self.reloads),
+            Family {
+                declaration: CERTIFICATE_NOT_AFTER,
+                points: Points::Gauges(certificates.collect()),
+            },
+            Family::counter(LOG_LINES_DROPPED, gauges.log_lines_dropped as f64),
+        ]
     }
 
     fn count(&self, counter: &Counter, difference: i64) {
         if self.is_enabled {
-            counter.value.fetch_add(difference, Ordering::Relaxed);
+            counter.add(difference);
+        }
+    }
+
+    fn tally<R: super::Reason>(&self, tally: &Tally<R>, reason: R) {
+        if self.is_enabled {
+            tally.count(reason);
         }
     }
 
     fn time(&self, timer: &Timer, time: Duration) {
         if self.is_enabled {
             timer.add(time);
+        }
+    }
+
+    fn measure(&self, histogram: &Histogram, time: Duration) {
+        if self.is_enabled {
+            histogram.add(time);
         }
     }
 }
@@ -201,64 +388,143 @@ impl Default for Registry {
     }
 }
 
-struct Counter {
-    declaration: &'static Declaration,
-    value: AtomicI64,
-}
+const ACCEPT_TOTAL: &Declaration = &Declaration {
+    name: "accept.total",
+    unit: Unit::Connections,
+    meaning: "connections accepted",
+};
 
-impl Counter {
-    fn new(declaration: &'static Declaration) -> Self {
-        Self {
-            declaration,
-            value: AtomicI64::new(0),
-        }
-    }
+const ACCEPT_SUCCESS: &Declaration = &Declaration {
+    name: "accept.success",
+    unit: Unit::Connections,
+    meaning: "connections joined with the backend",
+};
 
-    fn sample(&self) -> Sample {
-        let value = Value::Count(self.value.load(Ordering::Relaxed));
-        Sample {
-            declaration: self.declaration,
-            value,
-        }
-    }
-}
+const ACCEPT_ERROR: &Declaration = &Declaration {
+    name: "accept.error",
+    unit: Unit::Connections,
+    meaning: "failures to accept, and connections that failed before they were joined",
+};
 
-struct Timer {
-    declaration: &'static Declaration,
-    since: Instant,
-    reservoir: Mutex<Reservoir>,
-}
+const ACCEPT_TIMEOUT: &Declaration = &Declaration {
+    name: "accept.timeout",
+    unit: Unit::Connections,
+    meaning: "handshakes that overran the connect timeout; also counted as errors",
+};
 
-impl Timer {
-    fn new(declaration: &'static Declaration) -> Self {
-        Self {
-            declaration,
-            since: Instant::now(),
-            reservoir: Mutex::new(Reservoir::new()),
-        }
-    }
+const CONN_OPEN: &Declaration = &Declaration {
+    name: "conn.open",
+    unit: Unit::Connections,
+    meaning: "connections open now",
+};
 
-    fn add(&self, time: Duration) {
-        let age = self.since.elapsed().as_secs_f64();
-        let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        self.reservoir
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .add(nanoseconds, age);
-    }
+const CONN_TIMEOUT: &Declaration = &Declaration {
+    name: "conn.timeout",
+    unit: Unit::Directions,
+    meaning: "directions cut by the close timeout or the maximum lifetime",
+};
 
-    fn sample(&self) -> Sample {
-        let summary = self
-            .reservoir
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .summary();
-        Sample {
-            declaration: self.declaration,
-            value: Value::Timer(summary),
-        }
-    }
-}
+const CONN_HANDSHAKE: &Declaration = &Declaration {
+    name: "conn.handshake",
+    unit: Unit::Nanoseconds,
+    meaning: "time spent in TLS handshakes with accepted peers, failed ones included",
+};
+
+const CONN_LIFETIME: &Declaration = &Declaration {
+    name: "conn.lifetime",
+    unit: Unit::Nanoseconds,
+    meaning: "time from accepting a connection to its end, failed ones included",
+};
+
+const BUILD_INFO: &Declaration = &Declaration {
+    name: "build_info",
+    unit: Unit::Things,
+    meaning: "The version of the program; always 1.",
+};
+
+const CONNECTIONS_ACCEPTED: &Declaration = &Declaration {
+    name: "connections_accepted_total",
+    unit: Unit::Connections,
+    meaning: "Connections accepted.",
+};
+
+const CONNECTIONS_ADMITTED: &Declaration = &Declaration {
+    name: "connections_admitted_total",
+    unit: Unit::Connections,
+    meaning: "Connections joined with their target: handshake and dial succeeded.",
+};
+
+const CONNECTIONS_OPEN: &Declaration = &Declaration {
+    name: "connections_open",
+    unit: Unit::Connections,
+    meaning: "Connections open now, in set-up or joined.",
+};
+
+const ACCEPT_FAILURES: &Declaration = &Declaration {
+    name: "accept_failures_total",
+    unit: Unit::Things,
+    meaning: "Failures to accept a connection, mostly for want of descriptors.",
+};
+
+const HANDSHAKE_FAILURES: &Declaration = &Declaration {
+    name: "handshake_failures_total",
+    unit: Unit::Things,
+    meaning: "TLS handshakes that failed, with peers in server mode, with the target in client mode.",
+};
+
+const DIAL_FAILURES: &Declaration = &Declaration {
+    name: "dial_failures_total",
+    unit: Unit::Things,
+    meaning: "Accepted connections whose target was not reached.",
+};
+
+const DIRECTIONS_CUT: &Declaration = &Declaration {
+    name: "directions_cut_total",
+    unit: Unit::Directions,
+    meaning: "Directions of connections (each has two) cut by the close timeout or the maximum lifetime.",
+};
+
+const FORWARDED_BYTES: &Declaration = &Declaration {
+    name: "forwarded_bytes_total",
+    unit: Unit::Bytes,
+    meaning: "Payload delivered from peers to the target.",
+};
+
+const RETURNED_BYTES: &Declaration = &Declaration {
+    name: "returned_bytes_total",
+    unit: Unit::Bytes,
+    meaning: "Payload delivered from the target to peers.",
+};
+
+const HANDSHAKE_DURATION: &Declaration = &Declaration {
+    name: "handshake_duration_seconds",
+    unit: Unit::Seconds,
+    meaning: "Time in TLS handshakes with accepted peers, failed ones included.",
+};
+
+const CONNECTION_DURATION: &Declaration = &Declaration {
+    name: "connection_duration_seconds",
+    unit: Unit::Seconds,
+    meaning: "Time from accepting a connection to its end, failed ones included.",
+};
+
+const RELOADS: &Declaration = &Declaration {
+    name: "reloads_total",
+    unit: Unit::Things,
+    meaning: "Reloads of certificates and trust anchors.",
+};
+
+const CERTIFICATE_NOT_AFTER: &Declaration = &Declaration {
+    name: "certificate_not_after_timestamp_seconds",
+    unit: Unit::Seconds,
+    meaning: "When the tunnel's own certificate expires, in Unix time.",
+};
+
+const LOG_LINES_DROPPED: &Declaration = &Declaration {
+    name: "log_lines_dropped_total",
+    unit: Unit::Things,
+    meaning: "Log lines that were dropped or could not be written.",
+};
 
 #[cfg(test)]
 mod tests {
@@ -267,9 +533,9 @@ mod tests {
     fn counts(registry: &Registry) -> Vec<(&'static str, i64)> {
         let count = |sample: Sample| match sample.value {
             Value::Count(count) => (sample.declaration.name, count),
-            Value::Timer(summary) => (
+            Value::Timer(timing) => (
                 sample.declaration.name,
-                i64::try_from(summary.count).expect("few"),
+                i64::try_from(timing.summary.count).expect("few"),
             ),
         };
         registry.samples().into_iter().map(count).collect()
@@ -278,19 +544,28 @@ mod tests {
     #[test]
     fn events_reach_the_metrics_they_are_documented_to() {
         type Case = (&'static str, fn(&Registry), &'static [&'static str]);
-        let cases: [Case; 8] = [
+        let cases: [Case; 9] = [
             (
                 "accepted",
                 Registry::connection_accepted,
                 &["accept.total", "conn.open"],
             ),
             ("admitted", Registry::connection_admitted, &["accept.success"]),
-            ("failed", Registry::connection_failed, &["accept.error"]),
+            (
+                "refused",
+                |registry| registry.handshake_failed(HandshakeFailure::NotAllowed),
+                &["accept.error"],
+            ),
+            (
+                "dial failed",
+                |registry| registry.dial_failed(DialFailure::TimedOut),
+                &["accept.error"],
+            ),
             ("accept failed", Registry::accept_failed, &["accept.error"]),
             (
                 "handshake timed out",
-                Registry::handshake_timed_out,
-                &["accept.timeout"],
+                |registry| registry.handshake_failed(HandshakeFailure::TimedOut),
+                &["accept.error", "accept.timeout"],
             ),
             (
                 "direction timed out",
@@ -351,9 +626,109 @@ mod tests {
         let timer = samples
             .iter()
             .find(|sample| sample.declaration.name == "conn.handshake");
-        let Some(Value::Timer(summary)) = timer.map(|sample| sample.value) else {
+        let Some(Value::Timer(Timing { summary, .. })) = timer.map(|sample| sample.value) else {
             panic!("conn.handshake is a timer");
         };
         assert_eq!((summary.min, summary.max), (2_000_000, 2_000_000));
+    }
+
+    /// The values that are not zero, as `name` or `name{label}`, and counts of histograms.
+    fn moved(registry: &Registry) -> Vec<(String, f64)> {
+        let mut moved = Vec::new();
+        for family in registry.families(&Gauges::default()) {
+            let name = family.declaration.name;
+            match family.points {
+                Points::Counters(points) | Points::Gauges(points) => {
+                    for Point { label, value } in points.into_iter().filter(|point| point.value != 0.0) {
+                        let label = label.map_or_else(String::new, |(_, label)| format!("{{{label}}}"));
+                        moved.push((format!("{name}{label}"), value));
+                    }
+                }
+                Points::Histogram(distribution) if distribution.count > 0 => {
+                    moved.push((name.to_owned(), distribution.count as f64));
+                }
+                Points::Histogram(_) => {}
+            }
+        }
+        moved.retain(|(name, _)| !name.starts_with("build_info"));
+        moved
+    }
+
+    #[test]
+    fn the_second_generation_tells_reasons_apart() {
+        type Case = (fn(&Registry), &'static [(&'static str, f64)]);
+        let cases: [Case; 8] = [
+            (
+                |registry| registry.connection_accepted(),
+                &[("connections_accepted_total", 1.0), ("connections_open", 1.0)],
+            ),
+            (
+                |registry| registry.handshake_failed(HandshakeFailure::NotAllowed),
+                &[("handshake_failures_total{not_allowed}", 1.0)],
+            ),
+            (
+                |registry| {
+                    registry.dial_failed(DialFailure::Tls);
+                    registry.target_handshake_failed(HandshakeFailure::WrongName);
+                },
+                &[
+                    ("handshake_failures_total{wrong_name}", 1.0),
+                    ("dial_failures_total{tls}", 1.0),
+                ],
+            ),
+            (Registry::accept_failed, &[("accept_failures_total", 1.0)]),
+            (
+                |registry| registry.bytes_relayed(7, 0),
+                &[("forwarded_bytes_total", 7.0)],
+            ),
+            (
+                |registry| registry.bytes_relayed(0, u64::MAX),
+                &[("returned_bytes_total", i64::MAX as f64)],
+            ),
+            (
+                |registry| registry.handshake_took(Duration::from_secs(1)),
+                &[("handshake_duration_seconds", 1.0)],
+            ),
+            (
+                |registry| registry.reload_finished(ReloadResult::Failure),
+                &[("reloads_total{failure}", 1.0)],
+            ),
+        ];
+        for (happen, expected) in cases {
+            let registry = Registry::new();
+            happen(&registry);
+            let expected: Vec<_> = expected
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), *value))
+                .collect();
+            assert_eq!(moved(&registry), expected);
+        }
+    }
+
+    #[test]
+    fn what_others_know_is_shown_as_they_say() {
+        let gauges = Gauges {
+            certificates: vec![CertificateExpiry {
+                listen: ":8443".to_owned(),
+                not_after: 1_800_000_000,
+            }],
+            log_lines_dropped: 3,
+        };
+        let families = Registry::new().families(&gauges);
+        let points = |name| {
+            let family = families
+                .iter()
+                .find(|family| family.declaration.name == name)
+                .expect("there");
+            family.points.clone()
+        };
+        assert_eq!(
+            points("certificate_not_after_timestamp_seconds"),
+            Points::Gauges(vec![Point::labelled("listen", ":8443", 1.8e9)])
+        );
+        assert_eq!(
+            points("log_lines_dropped_total"),
+            Points::Counters(vec![Point::plain(3.0)])
+        );
     }
 }

@@ -38,14 +38,24 @@ pub struct Summary {
     pub min: u64,
     /// The largest value in the sample.
     pub max: u64,
+    /// The sum of the sample.
+    pub sum: f64,
     /// The mean of the sample.
     pub mean: f64,
-    /// The 50th, 75th, 95th and 99th percentile of the sample.
-    pub percentiles: [f64; 4],
+    /// The variance of the sample as a population of its own.
+    pub variance: f64,
+    /// The 50th, 75th, 95th, 99th and 99.9th percentile of the sample.
+    pub percentiles: [f64; 5],
 }
 
 /// The percentiles of a [`Summary`], as parts of one and as they are named.
-pub(super) const PERCENTILES: [(f64, &str); 4] = [(0.5, "50"), (0.75, "75"), (0.95, "95"), (0.99, "99")];
+pub(super) const PERCENTILES: [(f64, &str); 5] = [
+    (0.5, "50"),
+    (0.75, "75"),
+    (0.95, "95"),
+    (0.99, "99"),
+    (0.999, "999"),
+];
 
 impl Reservoir {
     pub(super) fn new() -> Self {
@@ -75,16 +85,20 @@ impl Reservoir {
     pub(super) fn summary(&self) -> Summary {
         let mut values: Vec<u64> = self.kept.iter().map(|kept| kept.0.value).collect();
         values.sort_unstable();
-        let sum: f64 = values.iter().map(|value| *value as f64).sum();
+        // From a positive zero, unlike `sum`, so that an empty sample does not show a sign.
+        let total = |terms: &mut dyn Iterator<Item = f64>| terms.fold(0.0, |total, term| total + term);
+        let sum = total(&mut values.iter().map(|value| *value as f64));
+        // An empty sample is all zero.
+        let length = values.len().max(1) as f64;
+        let mean = sum / length;
+        let squares = total(&mut values.iter().map(|value| (*value as f64 - mean).powi(2)));
         Summary {
             count: self.count,
             min: values.first().copied().unwrap_or(0),
             max: values.last().copied().unwrap_or(0),
-            mean: if values.is_empty() {
-                0.0
-            } else {
-                sum / values.len() as f64
-            },
+            sum,
+            mean,
+            variance: squares / length,
             percentiles: PERCENTILES.map(|(part, _)| percentile(&values, part)),
         }
     }
@@ -166,24 +180,32 @@ mod tests {
             count: 0,
             min: 0,
             max: 0,
+            sum: 0.0,
             mean: 0.0,
-            percentiles: [0.0; 4],
+            variance: 0.0,
+            percentiles: [0.0; 5],
         };
         assert_eq!(Reservoir::new().summary(), expected);
     }
 
     #[test]
     fn percentiles_interpolate_between_ranks_and_stop_at_the_ends() {
-        let cases: [(&[u64], [f64; 4]); 4] = [
-            (&[7], [7.0, 7.0, 7.0, 7.0]),
-            (&[10, 20], [15.0, 20.0, 20.0, 20.0]),
-            (&[40, 10, 30, 20], [25.0, 37.5, 40.0, 40.0]),
-            (&[1, 2, 3, 4, 5, 6, 7, 8, 9], [5.0, 7.5, 9.0, 9.0]),
+        let cases: [(&[u64], [f64; 5]); 4] = [
+            (&[7], [7.0, 7.0, 7.0, 7.0, 7.0]),
+            (&[10, 20], [15.0, 20.0, 20.0, 20.0, 20.0]),
+            (&[40, 10, 30, 20], [25.0, 37.5, 40.0, 40.0, 40.0]),
+            (&[1, 2, 3, 4, 5, 6, 7, 8, 9], [5.0, 7.5, 9.0, 9.0, 9.0]),
         ];
         for (values, expected) in cases {
             let summary = filled(values.iter().copied()).summary();
             assert_eq!(summary.percentiles, expected, "{values:?}");
         }
+    }
+
+    #[test]
+    fn the_spread_is_that_of_a_population() {
+        let summary = filled([2, 4, 4, 4, 5, 5, 7, 9]).summary();
+        assert_eq!((summary.sum, summary.mean, summary.variance), (40.0, 5.0, 4.0));
     }
 
     #[test]

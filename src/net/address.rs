@@ -185,6 +185,16 @@ impl TargetAddr {
         })
     }
 
+    /// Parses `HOST:PORT` and nothing else: here `unix:80` is port 80 of a host.
+    pub fn tcp(text: &str) -> Result<Self, AddressError> {
+        Ok(Self {
+            text: text.to_owned(),
+            reach: Reach::Anywhere,
+            kind: Kind::Tcp(HostPort::parse(text)?),
+            proxy: None,
+        })
+    }
+
     /// The same target, reached through a forward proxy, which connects to TCP addresses only.
     pub fn through(self, proxy: ForwardProxy) -> Result<Self, AddressError> {
         match self.kind {
@@ -238,7 +248,7 @@ impl Kind {
 }
 
 impl HostPort {
-    fn parse(text: &str) -> Result<Self, AddressError> {
+    pub(super) fn parse(text: &str) -> Result<Self, AddressError> {
         let (host, port) = split(text)?;
         Ok(Self::new(host, port))
     }
@@ -516,6 +526,15 @@ mod tests {
                 refused.map(|()| unreachable!())
             );
         }
+    }
+
+    #[test]
+    fn a_tcp_target_has_no_other_forms() {
+        for text in ["unix:80", "systemd:80", "[::1]:80"] {
+            let target = TargetAddr::tcp(text).expect(text);
+            assert!(matches!(target.kind(), Kind::Tcp(_)), "{text}");
+        }
+        assert!(TargetAddr::tcp("unix:/run/x.sock:1").is_err());
     }
 
     #[test]

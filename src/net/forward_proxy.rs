@@ -312,15 +312,22 @@ fn http_request(target: &str, login: Option<&Login>) -> Result<Zeroizing<String>
     let mut request = Zeroizing::new(format!(
         "CONNECT {target} HTTP/1.1\r\nHost: {target}\r\nUser-Agent: Go-http-client/1.1\r\n"
     ));
-    if let Some(Login { name, password }) = login {
-        let password = password.as_ref().map_or("", |password| password.as_str());
-        let token = Zeroizing::new(format!("{name}:{password}"));
-        request.push_str("Proxy-Authorization: Basic ");
-        request.push_str(&base64(token.as_bytes()));
+    if let Some(login) = login {
+        request.push_str("Proxy-Authorization: ");
+        request.push_str(&login.basic());
         request.push_str("\r\n");
     }
     request.push_str("\r\n");
     Ok(request)
+}
+
+impl Login {
+    /// The value of a header that tells name and password (RFC 7617).
+    pub fn basic(&self) -> Zeroizing<String> {
+        let password = self.password.as_ref().map_or("", |password| password.as_str());
+        let token = Zeroizing::new(format!("{}:{password}", self.name));
+        Zeroizing::new(format!("Basic {}", base64(token.as_bytes()).as_str()))
+    }
 }
 
 /// RFC 4648, section 4.

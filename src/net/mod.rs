@@ -22,7 +22,7 @@ pub use address::{AddressError, HostPort, Kind, ListenAddr, ListenKind, Reach, T
 pub use dial::{Destination, DialError, dial};
 pub use forward_proxy::{ForwardProxy, ProxyError, SocksError, TalkError, UnknownScheme};
 pub use listen::{Accepted, Acceptor, Bound, ListenError, Listener};
-pub use resolve::{LookupError, Resolver};
+pub use resolve::{LookupError, Resolver, resolve_once};
 pub use stale_socket::Obstacle;
 pub use stream::{Label, Operation, Stream};
 pub use url::{Login, Url, UrlError};

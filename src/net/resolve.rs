@@ -174,6 +174,17 @@ impl TargetAddr {
     }
 }
 
+/// Looks `HOST:PORT` up and gives one address, the first of IPv4 if there is any. Blocks.
+pub fn resolve_once(text: &str) -> Result<SocketAddr, LookupError> {
+    let address = HostPort::parse(text)?;
+    let found = resolve_blocking(&address, Reach::Anywhere)?;
+    let first = found
+        .iter()
+        .find(|found| found.is_ipv4())
+        .or_else(|| found.first());
+    first.copied().ok_or(LookupError::NoSuchHost(address.host))
+}
+
 /// Every address of a host, best first. Blocks.
 pub(super) fn resolve_blocking(address: &HostPort, reach: Reach) -> Result<Vec<SocketAddr>, LookupError> {
     let port = address.port_number()?;

@@ -8,7 +8,7 @@ use tracing::info;
 
 use super::worker::Workers;
 use super::{Shared, connection};
-use crate::lifecycle::DrainGuard;
+use crate::lifecycle::{DrainGuard, Heartbeat};
 use crate::logging::class;
 use crate::net::{Accepted, Acceptor, Listener};
 
@@ -21,7 +21,15 @@ pub(super) struct Arrival {
 
 /// Accepts until the drain begins. Dropping the acceptor then closes the socket, which
 /// removes a UNIX path; the drain waits for that too.
-pub(super) async fn run(shared: Arc<Shared>, listener: Listener, workers: Arc<Workers>, _busy: DrainGuard) {
+///
+/// The heartbeat answers from this task, so it shows that the worker still runs it.
+pub(super) async fn run(
+    shared: Arc<Shared>,
+    listener: Listener,
+    workers: Arc<Workers>,
+    mut heartbeat: Heartbeat,
+    _busy: DrainGuard,
+) {
     let acceptor = match listener.into_acceptor() {
         Ok(acceptor) => acceptor,
         Err(error) => {
@@ -31,7 +39,8 @@ pub(super) async fn run(shared: Arc<Shared>, listener: Listener, workers: Arc<Wo
     };
     tokio::select! {
         () = accept_all(&shared, &acceptor, &workers) => {}
-        () = shared.surroundings.drain.begun() => {}
+        () = heartbeat.beat() => {}
+        () = shared.surroundings.drain.begun() => heartbeat.retire(),
     }
 }
 
@@ -78,7 +87,7 @@ mod tests {
 
     use super::super::{Limits, Proxy, Side, Surroundings};
     use super::*;
-    use crate::lifecycle::Drain;
+    use crate::lifecycle::{Drain, Pulse};
     use crate::metrics::Registry;
     use crate::net::{Inherited, ListenAddr, Reach, Resolver, TargetAddr};
     use crate::tls::ClientAuth;
@@ -96,6 +105,7 @@ mod tests {
         let surroundings = Surroundings {
             metrics: Arc::new(Registry::disabled()),
             drain: drain.clone(),
+            pulse: Pulse::default(),
             resolver: Resolver::new(),
         };
         let side = Side::Server {

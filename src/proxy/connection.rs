@@ -7,14 +7,15 @@ use tokio::time::Instant;
 use tracing::info;
 
 use super::accept::Arrival;
+use super::handshake::{self, Failure};
 use super::pipe::Pipe;
 use super::proxy_protocol::{self, Certificate, HeaderError, Introduced};
 use super::relay::{self, Deadlines, Observer, TlsEnd, Volume};
 use super::upstream::{self, Unreached, Upstream};
-use super::{Shared, Side, deadline_after, handshake};
+use super::{Shared, Side, deadline_after};
 use crate::authorization::Admission;
 use crate::logging::class;
-use crate::metrics::Registry;
+use crate::metrics::{DialFailure, HandshakeFailure, Registry};
 use crate::net::{Accepted, Stream};
 use crate::tls::{Established, Facts, PeerIdentity, Session};
 
@@ -63,10 +64,9 @@ async fn join(shared: &Shared, accepted: Accepted) -> Option<Joined> {
     let mut stream = match accepted.into_stream() {
         Ok(stream) => stream,
         Err(error) => {
-            return failed(
-                shared,
-                &format!("error on dial: cannot use the accepted socket: {error}"),
-            );
+            shared.surroundings.metrics.accept_failed();
+            info!(target: class::CONN_ERRS, "error accepting connection: cannot use the accepted socket: {error}");
+            return None;
         }
     };
     let (admission, tls) = match &shared.side {
@@ -83,26 +83,26 @@ async fn join(shared: &Shared, accepted: Accepted) -> Option<Joined> {
         }
     };
     let reached = match introduction(shared, &stream, tls.as_ref()) {
-        Err(error) => Err(format!("error building proxy header: {error}").into()),
+        Err(error) => Err(Unreached::new(DialFailure::HeaderNotBuilt, error.to_string())),
         Ok(header) => {
             let reaching = reach_and_introduce(shared, &admission, &header, deadline);
-            let canceled = || Err(format!("error on dial: {}", upstream::canceled_text(shared)).into());
+            let canceled = || Err(upstream::canceled(shared));
             unless_draining(shared, reaching).await.unwrap_or_else(canceled)
         }
     };
     match reached {
         Ok(upstream) => join_ends(stream, tls, upstream),
-        Err(Unreached { text, refused }) => {
-            let failed = failed(shared, &text);
+        Err(mut unreached) => {
+            dial_failed(shared, &unreached);
             if let Some(mut tls) = tls {
                 handshake::hang_up(&mut tls.session, &mut stream).await;
             }
             // The peer that is here need not wait for the one that was refused.
             drop(stream);
-            if let Some(mut refused) = refused {
-                unless_draining(shared, handshake::say_farewell(&mut refused)).await;
+            if let Some(refused) = &mut unreached.refused {
+                unless_draining(shared, handshake::say_farewell(refused)).await;
             }
-            failed
+            None
         }
     }
 }
@@ -138,22 +138,14 @@ fn introduction(shared: &Shared, accepted: &Stream, tls: Option<&TlsPeer>) -> Re
     proxy_protocol::header(*detail, &connection)
 }
 
-/// The text of the error is the whole line of the log.
 async fn reach_and_introduce(
     shared: &Shared,
     admission: &Admission,
     header: &[u8],
     deadline: Instant,
 ) -> Result<Upstream, Unreached> {
-    let mut upstream = upstream::reach(shared, admission, deadline)
-        .await
-        .map_err(|failure| Unreached {
-            text: format!("error on dial: {}", failure.text),
-            ..failure
-        })?;
-    upstream::send(&mut upstream.stream, header, deadline)
-        .await
-        .map_err(|text| format!("error writing proxy header: {text}"))?;
+    let mut upstream = upstream::reach(shared, admission, deadline).await?;
+    upstream::send(&mut upstream.stream, header, deadline).await?;
     Ok(upstream)
 }
 
@@ -192,24 +184,23 @@ async fn shake_hands(shared: &Shared, stream: &mut Stream, deadline: Instant) ->
         // A silent peer costs a socket and no more, and one that is silent while credentials are
         // renewed meets the new ones.
         handshake::first_bytes(stream).await?;
-        let handshake = configs.handshake().map_err(|error| format!("tls: {error}"))?;
+        let handshake = configs
+            .handshake()
+            .map_err(|error| Failure::unconfigured(&error))?;
         handshake::drive(handshake, stream).await
     });
     let mut was_refused = false;
     let outcome = match unless_draining(shared, shaken).await {
-        None => Err("context canceled".to_owned()),
-        Some(Err(_)) => {
-            metrics.handshake_timed_out();
-            Err("context deadline exceeded".to_owned())
-        }
+        None => Err(Failure::new(HandshakeFailure::Canceled, "context canceled")),
+        Some(Err(_)) => Err(Failure::timed_out()),
         Some(Ok(outcome)) => {
             was_refused = outcome.is_err();
             outcome
         }
     };
     metrics.handshake_took(started.elapsed());
-    if let Err(text) = &outcome {
-        metrics.connection_failed();
+    if let Err(Failure { reason, text }) = &outcome {
+        metrics.handshake_failed(*reason);
         info!(target: class::HANDSHAKE_ERRS, "error on TLS handshake from {from}: {text}");
     }
     if was_refused {
@@ -218,10 +209,13 @@ async fn shake_hands(shared: &Shared, stream: &mut Stream, deadline: Instant) ->
     outcome.ok()
 }
 
-fn failed(shared: &Shared, line: &str) -> Option<Joined> {
-    shared.surroundings.metrics.connection_failed();
-    info!(target: class::CONN_ERRS, "{line}");
-    None
+fn dial_failed(shared: &Shared, unreached: &Unreached) {
+    let metrics = &shared.surroundings.metrics;
+    metrics.dial_failed(unreached.reason);
+    if let Some(reason) = unreached.handshake {
+        metrics.target_handshake_failed(reason);
+    }
+    info!(target: class::CONN_ERRS, "{}: {}", unreached.phrase(), unreached.text);
 }
 
 /// The outcome of `work`, or nothing if the process began to drain first.
@@ -243,31 +237,47 @@ impl Joined {
             close_timeout: shared.limits.close_timeout,
             end_of_life: shared.limits.max_lifetime.map(deadline_after),
         };
-        let volume = relay::relay(tls, plain, deadlines, &Faults(&shared.surroundings.metrics)).await;
-        let Volume {
-            opened: from_tls,
-            sealed: from_plain,
-        } = volume;
-        let (forwarded, returned) = if pipe.is_tls_accepted() {
-            (from_tls, from_plain)
-        } else {
-            (from_plain, from_tls)
+        let watcher = Watcher {
+            metrics: &shared.surroundings.metrics,
+            is_tls_accepted: pipe.is_tls_accepted(),
         };
+        let volume = relay::relay(tls, plain, deadlines, &watcher).await;
+        let (forwarded, returned) = watcher.directions(volume);
         let summary = pipe.summary(forwarded, returned, opened.elapsed());
         info!(target: class::CONNS, "closed pipe: {pipe} {summary}");
     }
 }
 
-/// Logs and counts what goes wrong in a relay.
-struct Faults<'a>(&'a Registry);
+/// Logs and counts what happens in a relay.
+struct Watcher<'a> {
+    metrics: &'a Registry,
+    is_tls_accepted: bool,
+}
 
-impl Observer for Faults<'_> {
+impl Watcher<'_> {
+    /// What went forward, from the peer to the target, and what came back.
+    fn directions(&self, volume: Volume) -> (u64, u64) {
+        let Volume { opened, sealed } = volume;
+        if self.is_tls_accepted {
+            (opened, sealed)
+        } else {
+            (sealed, opened)
+        }
+    }
+}
+
+impl Observer for Watcher<'_> {
+    fn moved(&self, volume: Volume) {
+        let (forwarded, returned) = self.directions(volume);
+        self.metrics.bytes_relayed(forwarded, returned);
+    }
+
     fn failed(&self, text: &str) {
         info!(target: class::CONN_ERRS, "error during copy: {text}");
     }
 
     fn timed_out(&self, text: &str) {
-        self.0.direction_timed_out();
+        self.metrics.direction_timed_out();
         self.failed(text);
     }
 }

@@ -9,8 +9,9 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 
 use super::scratch;
+use crate::metrics::HandshakeFailure;
 use crate::net::{Operation, Stream};
-use crate::tls::{Established, Handshake, Progress, Session};
+use crate::tls::{Established, Handshake, HandshakeError, Progress, Session};
 
 /// Handshake messages are read in pieces of this size; a whole flight mostly fits one.
 const PIECE: usize = 16 * 1024;
@@ -18,16 +19,51 @@ const PIECE: usize = 16 * 1024;
 /// How long a refused peer is given to read the alert before the socket is closed.
 const FAREWELL: Duration = Duration::from_secs(1);
 
+/// Why a handshake failed.
+#[derive(Debug)]
+pub(super) struct Failure {
+    /// For the metrics.
+    pub(super) reason: HandshakeFailure,
+    /// For the log.
+    pub(super) text: String,
+}
+
+impl Failure {
+    pub(super) fn new(reason: HandshakeFailure, text: impl Into<String>) -> Self {
+        Self {
+            reason,
+            text: text.into(),
+        }
+    }
+
+    pub(super) fn timed_out() -> Self {
+        Self::new(HandshakeFailure::TimedOut, "context deadline exceeded")
+    }
+
+    /// There is no configuration to begin a handshake with.
+    pub(super) fn unconfigured(error: &rustls::Error) -> Self {
+        Self::new(HandshakeFailure::Internal, format!("tls: {error}"))
+    }
+}
+
+impl From<HandshakeError> for Failure {
+    fn from(error: HandshakeError) -> Self {
+        Self::new(error.reason(), error.to_string())
+    }
+}
+
 /// Waits until there is something to read, be it the end.
-pub(super) async fn first_bytes(stream: &Stream) -> Result<(), String> {
-    poll_fn(|context| stream.poll_read_ready(context))
-        .await
-        .map_err(|error| stream.error_text(Operation::Read, &error))
+pub(super) async fn first_bytes(stream: &Stream) -> Result<(), Failure> {
+    let ready = poll_fn(|context| stream.poll_read_ready(context)).await;
+    ready.map_err(|error| {
+        let text = stream.error_text(Operation::Read, &error);
+        Failure::new(HandshakeFailure::Closed, text)
+    })
 }
 
 /// Brings a handshake to its end. On failure the peer has been sent the alert, and is to be
-/// given time to read it ([`say_farewell`]); the text is for the log.
-pub(super) async fn drive(mut handshake: Handshake, stream: &mut Stream) -> Result<Established, String> {
+/// given time to read it ([`say_farewell`]).
+pub(super) async fn drive(mut handshake: Handshake, stream: &mut Stream) -> Result<Established, Failure> {
     loop {
         let progress = handshake.step();
         let outgoing = handshake.outgoing();
@@ -35,23 +71,25 @@ pub(super) async fn drive(mut handshake: Handshake, stream: &mut Stream) -> Resu
             let written = stream.write_all(&outgoing).await;
             // A refusal is the better reason when the peer is gone before it hears of it.
             if let (Ok(_), Err(error)) = (&progress, written) {
-                return Err(stream.error_text(Operation::Write, &error));
+                let text = stream.error_text(Operation::Write, &error);
+                return Err(Failure::new(HandshakeFailure::Closed, text));
             }
         }
         match progress {
-            Ok(Progress::Done) => return handshake.finish().map_err(|error| error.to_string()),
+            Ok(Progress::Done) => return handshake.finish().map_err(Failure::from),
             Ok(Progress::NeedsBytes) => receive(&mut handshake, stream).await?,
-            Err(refusal) => return Err(refusal.to_string()),
+            Err(refusal) => return Err(refusal.into()),
         }
     }
 }
 
-async fn receive(handshake: &mut Handshake, stream: &mut Stream) -> Result<(), String> {
-    match poll_read_piece(handshake, stream).await {
-        Ok(0) => Err("EOF".to_owned()),
-        Ok(_) => Ok(()),
-        Err(error) => Err(stream.error_text(Operation::Read, &error)),
-    }
+async fn receive(handshake: &mut Handshake, stream: &mut Stream) -> Result<(), Failure> {
+    let text = match poll_read_piece(handshake, stream).await {
+        Ok(0) => "EOF".to_owned(),
+        Ok(_) => return Ok(()),
+        Err(error) => stream.error_text(Operation::Read, &error),
+    };
+    Err(Failure::new(HandshakeFailure::Closed, text))
 }
 
 /// Reads through the worker's buffer, so that a silent peer holds none.

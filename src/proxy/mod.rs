@@ -20,7 +20,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use crate::lifecycle::Drain;
+use crate::lifecycle::{Drain, Pulse};
 use crate::metrics::Registry;
 use crate::net::{Listener, Resolver, TargetAddr};
 use crate::tls::{ClientConfigs, ServerConfigs};
@@ -63,6 +63,8 @@ pub struct Surroundings {
     pub metrics: Arc<Registry>,
     /// Tells when to stop, and is told who is still busy.
     pub drain: Drain,
+    /// Asks the accept loops whether they are alive.
+    pub pulse: Pulse,
     /// Looks names up.
     pub resolver: Resolver,
 }
@@ -108,7 +110,10 @@ impl Proxy {
         let pool = Arc::clone(workers);
         // Taken here: a drain that begins before the loop does must wait for the listener too.
         let busy = shared.surroundings.drain.guard();
-        workers.run(index, move || accept::run(shared, listener, pool, busy));
+        let heartbeat = shared.surroundings.pulse.heartbeat();
+        workers.run(index, move || {
+            accept::run(shared, listener, pool, heartbeat, busy)
+        });
     }
 
     /// Reaches the target just as a connection would, and hangs up: for the status port.

@@ -48,8 +48,10 @@ pub(super) struct Deadlines {
     pub(super) end_of_life: Option<Instant>,
 }
 
-/// Told about what goes wrong, as it happens.
+/// Told about what happens, as it happens.
 pub(super) trait Observer {
+    /// So much more was delivered.
+    fn moved(&self, volume: Volume);
     /// A direction ended by an error.
     fn failed(&self, text: &str);
     /// A direction was cut by a deadline.
@@ -57,7 +59,7 @@ pub(super) trait Observer {
 }
 
 /// Payload bytes delivered.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Volume {
     /// From the TLS end to the plain end.
     pub(super) opened: u64,
@@ -79,6 +81,7 @@ pub(super) async fn relay(
         sealing: Direction::default(),
         sealed: 0,
         sealed_waiting: 0,
+        told: Volume::default(),
         untouched: true,
         session_is_dead: false,
         close_notify_sent: false,
@@ -101,6 +104,8 @@ struct Relay<'a> {
     sealed: u64,
     /// Payload bytes of the records that wait for it, in part or whole.
     sealed_waiting: u64,
+    /// What the observer was told of already.
+    told: Volume,
     /// Nothing has been opened yet: what came behind the handshake may be whole records.
     untouched: bool,
     /// A fatal alert was sent or received: nothing can be sealed any more.
@@ -189,22 +194,47 @@ impl Future for Relay<'_> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Volume> {
         let relay = self.get_mut();
-        loop {
-            let opening = relay.poll_opening(context);
-            let sealing = relay.poll_sealing(context);
-            // Opening may have left an alert for the TLS end, which sealing has now sent; and
-            // when sealing has ended a dead session, there is nothing left to wait for.
-            if opening.is_ready() && sealing.is_ready() {
-                return Poll::Ready(relay.finish());
-            }
-            if !relay.advance_closing() && ready!(relay.poll_timer(context)) {
-                return Poll::Ready(relay.finish());
-            }
-        }
+        let outcome = relay.poll_both(context);
+        relay.tell_volume();
+        outcome
     }
 }
 
 impl Relay<'_> {
+    fn poll_both(&mut self, context: &mut Context<'_>) -> Poll<Volume> {
+        loop {
+            let opening = self.poll_opening(context);
+            let sealing = self.poll_sealing(context);
+            // Opening may have left an alert for the TLS end, which sealing has now sent; and
+            // when sealing has ended a dead session, there is nothing left to wait for.
+            if opening.is_ready() && sealing.is_ready() {
+                return Poll::Ready(self.finish());
+            }
+            if !self.advance_closing() && ready!(self.poll_timer(context)) {
+                return Poll::Ready(self.finish());
+            }
+        }
+    }
+
+    fn volume(&self) -> Volume {
+        Volume {
+            opened: self.opening.rest.taken,
+            sealed: self.sealed,
+        }
+    }
+
+    fn tell_volume(&mut self) {
+        let volume = self.volume();
+        let told = std::mem::replace(&mut self.told, volume);
+        let news = Volume {
+            opened: volume.opened.saturating_sub(told.opened),
+            sealed: volume.sealed.saturating_sub(told.sealed),
+        };
+        if news != Volume::default() {
+            self.observer.moved(news);
+        }
+    }
+
     fn poll_opening(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let mut turns = Turns::default();
         loop {
@@ -482,10 +512,7 @@ impl Relay<'_> {
             self.queue_close_notify();
             self.sealing.rest.write_now(&self.tls.stream);
         }
-        Volume {
-            opened: self.opening.rest.taken,
-            sealed: self.sealed,
-        }
+        self.volume()
     }
 
     fn report_read(&self, error: &io::Error, end: End) {

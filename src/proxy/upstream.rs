@@ -6,9 +6,11 @@ use std::io;
 use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
 
-use super::{Shared, Side, deadline_after, handshake};
+use super::handshake::{self, Failure};
+use super::{Shared, Side, deadline_after};
 use crate::authorization::Admission;
-use crate::net::{self, Kind, Operation, Stream};
+use crate::metrics::{DialFailure, HandshakeFailure};
+use crate::net::{self, DialError, Kind, Operation, Stream};
 use crate::tls::Established;
 
 /// The target, reached.
@@ -19,16 +21,64 @@ pub(super) struct Upstream {
 }
 
 /// Why the target was not reached.
+#[derive(Debug)]
 pub(super) struct Unreached {
-    /// For the log.
+    /// For the metrics.
+    pub(super) reason: DialFailure,
+    /// Why the handshake with it failed, if it came to one.
+    pub(super) handshake: Option<HandshakeFailure>,
+    /// For the log, behind [`Unreached::phrase`].
     pub(super) text: String,
     /// A target that was sent an alert, and is to be given time to read it.
     pub(super) refused: Option<Box<Stream>>,
 }
 
-impl From<String> for Unreached {
-    fn from(text: String) -> Self {
-        Self { text, refused: None }
+impl Unreached {
+    pub(super) fn new(reason: DialFailure, text: String) -> Self {
+        Self {
+            reason,
+            handshake: None,
+            text,
+            refused: None,
+        }
+    }
+
+    /// How the line of the log begins.
+    pub(super) fn phrase(&self) -> &'static str {
+        match self.reason {
+            DialFailure::HeaderNotBuilt => "error building proxy header",
+            DialFailure::HeaderNotSent => "error writing proxy header",
+            DialFailure::Lookup
+            | DialFailure::TimedOut
+            | DialFailure::Refused
+            | DialFailure::Proxy
+            | DialFailure::Tls
+            | DialFailure::Canceled => "error on dial",
+        }
+    }
+}
+
+impl From<DialError> for Unreached {
+    fn from(error: DialError) -> Self {
+        let reason = match error {
+            _ if error.is_timeout() => DialFailure::TimedOut,
+            DialError::Lookup(_) => DialFailure::Lookup,
+            DialError::Proxy(_) => DialFailure::Proxy,
+            DialError::LookupTimedOut(_)
+            | DialError::TimedOut(_)
+            | DialError::Refused { .. }
+            | DialError::MissingAddress => DialFailure::Refused,
+        };
+        Self::new(reason, error.to_string())
+    }
+}
+
+impl From<Failure> for Unreached {
+    fn from(failure: Failure) -> Self {
+        Self {
+            handshake: Some(failure.reason),
+            ..Self::new(DialFailure::Tls, failure.text)
+        }
     }
 }
 
@@ -41,20 +91,22 @@ pub(super) async fn reach(
     deadline: Instant,
 ) -> Result<Upstream, Unreached> {
     let resolver = &shared.surroundings.resolver;
-    let mut stream = net::dial(&shared.target, resolver, deadline)
-        .await
-        .map_err(|error| error.to_string())?;
+    let mut stream = net::dial(&shared.target, resolver, deadline).await?;
     let tls = match &shared.side {
         Side::Server { .. } => None,
         Side::Client(configs) => {
-            let handshake = configs.handshake().map_err(|error| format!("tls: {error}"))?;
+            let handshake = configs
+                .handshake()
+                .map_err(|error| Failure::unconfigured(&error))?;
             let driven = tokio::time::timeout_at(deadline, handshake::drive(handshake, &mut stream));
             match driven.await {
-                Err(_) => return Err("context deadline exceeded".to_owned().into()),
+                Err(_) => return Err(Failure::timed_out().into()),
                 Ok(Ok(established)) => Some(established),
-                Ok(Err(text)) => {
-                    let refused = Some(Box::new(stream));
-                    return Err(Unreached { text, refused });
+                Ok(Err(failure)) => {
+                    return Err(Unreached {
+                        refused: Some(Box::new(stream)),
+                        ..failure.into()
+                    });
                 }
             }
         }
@@ -62,21 +114,25 @@ pub(super) async fn reach(
     Ok(Upstream { stream, tls })
 }
 
-/// Sends bytes that must be out by `deadline`; the error is the text of the log.
-pub(super) async fn send(stream: &mut Stream, bytes: &[u8], deadline: Instant) -> Result<(), String> {
+/// Sends bytes that must be out by `deadline`.
+pub(super) async fn send(stream: &mut Stream, bytes: &[u8], deadline: Instant) -> Result<(), Unreached> {
     let sent = tokio::time::timeout_at(deadline, stream.write_all(bytes)).await;
     sent.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-        .map_err(|error| stream.error_text(Operation::Write, &error))
+        .map_err(|error| {
+            let text = stream.error_text(Operation::Write, &error);
+            Unreached::new(DialFailure::HeaderNotSent, text)
+        })
 }
 
-/// What the log says of a dial that was given up because the process is shutting down.
-pub(super) fn canceled_text(shared: &Shared) -> String {
+/// A dial that was given up because the process is shutting down.
+pub(super) fn canceled(shared: &Shared) -> Unreached {
     let network = match shared.target.kind() {
         Kind::Tcp(_) => "tcp ",
         // Here the address as typed already names the network.
         Kind::Unix(_) => "",
     };
-    format!("dial {network}{}: operation was canceled", shared.target.text())
+    let text = format!("dial {network}{}: operation was canceled", shared.target.text());
+    Unreached::new(DialFailure::Canceled, text)
 }
 
 /// Reaches the target and hangs up, without waiting for the target to do the same.

@@ -9,6 +9,8 @@ pub(super) enum Route {
     Status,
     /// `/_metrics` or `/_metrics/json`, with any method.
     Metrics,
+    /// `/_metrics/prometheus` or `/_metrics?format=prometheus`, with any method.
+    Prometheus,
     /// `POST /_shutdown`, where it is enabled.
     Shutdown,
     /// `/_shutdown` with another method.
@@ -23,7 +25,9 @@ pub(super) enum Route {
 pub(super) fn route(method: &Method, path: &str, query: Option<&str>, has_shutdown: bool) -> Route {
     match path {
         "/_status" => Route::Status,
+        "/_metrics" if wants_prometheus(query) => Route::Prometheus,
         "/_metrics" | "/_metrics/json" => Route::Metrics,
+        "/_metrics/prometheus" => Route::Prometheus,
         "/_shutdown" if has_shutdown && *method == Method::POST => Route::Shutdown,
         "/_shutdown" if has_shutdown => Route::ShutdownByOtherMethod,
         _ => match clean(path) {
@@ -31,6 +35,36 @@ pub(super) fn route(method: &Method, path: &str, query: Option<&str>, has_shutdo
             Some(_) | None => Route::Unknown,
         },
     }
+}
+
+/// Whether the first value of `format` is exactly `prometheus`.
+fn wants_prometheus(query: Option<&str>) -> bool {
+    let pairs = query.unwrap_or_default().split('&');
+    let mut values = pairs.filter_map(|pair| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (decode(key)? == b"format").then(|| decode(value))?
+    });
+    values.next().is_some_and(|value| value == b"prometheus")
+}
+
+/// A part of a query without its escapes. `None` for what is malformed, which counts as absent.
+fn decode(part: &str) -> Option<Vec<u8>> {
+    let mut decoded = Vec::with_capacity(part.len());
+    let mut bytes = part.bytes();
+    while let Some(byte) = bytes.next() {
+        decoded.push(match byte {
+            b';' => return None,
+            b'+' => b' ',
+            b'%' => hexadecimal_digit(bytes.next()?)? * 16 + hexadecimal_digit(bytes.next()?)?,
+            byte => byte,
+        });
+    }
+    Some(decoded)
+}
+
+fn hexadecimal_digit(byte: u8) -> Option<u8> {
+    let digit = char::from(byte).to_digit(16)?;
+    u8::try_from(digit).ok()
 }
 
 /// The path without empty, `.` and `..` parts; a slash at the end stays. `None` for what
@@ -78,6 +112,8 @@ mod tests {
             ("/_status", Route::Status),
             ("/_metrics", Route::Metrics),
             ("/_metrics/json", Route::Metrics),
+            ("/_metrics/prometheus", Route::Prometheus),
+            ("/_metrics/prometheus/", Route::Unknown),
             ("/", Route::Unknown),
             ("/_status/", Route::Unknown),
             ("/_STATUS", Route::Unknown),
@@ -105,6 +141,37 @@ mod tests {
     }
 
     #[test]
+    fn the_first_format_of_the_query_decides() {
+        let cases = [
+            (None, Route::Metrics),
+            (Some(""), Route::Metrics),
+            (Some("format=json"), Route::Metrics),
+            (Some("format"), Route::Metrics),
+            (Some("format=Prometheus"), Route::Metrics),
+            (Some("Format=prometheus"), Route::Metrics),
+            (Some("format=prometheus;"), Route::Metrics),
+            (Some("format=json&format=prometheus"), Route::Metrics),
+            (Some("format=&format=prometheus"), Route::Metrics),
+            (Some("format=prometheus%"), Route::Metrics),
+            (Some("format=prometheus%2"), Route::Metrics),
+            (Some("format=prometheus+"), Route::Metrics),
+            (Some("format=prometheus"), Route::Prometheus),
+            (Some("a=b&&format=prometheus&format=json"), Route::Prometheus),
+            (Some("%66ormat=p%72ometheus"), Route::Prometheus),
+            (Some("format=%zz&format=prometheus"), Route::Prometheus),
+        ];
+        for (query, expected) in cases {
+            assert_eq!(
+                route(&Method::GET, "/_metrics", query, false),
+                expected,
+                "{query:?}"
+            );
+        }
+        let json = route(&Method::GET, "/_metrics/json", Some("format=prometheus"), false);
+        assert_eq!(json, Route::Metrics);
+    }
+
+    #[test]
     fn shutdown_exists_only_when_enabled_and_takes_only_post() {
         let cases = [
             (Method::POST, true, Route::Shutdown),
@@ -123,6 +190,11 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn any_query_is_read(query in "[&=;%+0-9a-f\\PC]{0,20}") {
+            let _ = wants_prometheus(Some(&query));
+        }
+
         #[test]
         fn a_redirect_stays_on_this_host_and_leads_to_a_clean_path(path in "[/.\\\\a-z]{0,12}") {
             if let Route::Unclean(target) = route(&Method::GET, &path, None, true) {

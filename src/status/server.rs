@@ -26,7 +26,7 @@ use super::health::{self, TunnelView};
 use super::routes::{Route, route};
 use super::secure;
 use crate::lifecycle::{Intent, Lifecycle, Phase, ShutdownTrigger};
-use crate::metrics::{Registry, json};
+use crate::metrics::{Gauges, Registry, hostname, json, prometheus};
 
 /// How many status connections are served at once; more wait in the backlog. Far above
 /// what monitoring needs, and a bound on what strangers can make the process hold, since
@@ -72,6 +72,8 @@ pub struct Sources {
     pub metrics: Arc<Registry>,
     /// What their names begin with.
     pub metrics_prefix: String,
+    /// Gives what others than the metrics' registry know.
+    pub gauges: Rc<dyn Fn() -> Gauges>,
     /// Gets the shutdown that `POST /_shutdown` asks for. One place is enough.
     pub shutdown: mpsc::Sender<Intent>,
     /// Limit for reading a request's head, for the TLS handshake and for a health check:
@@ -240,6 +242,12 @@ impl Site {
         );
         answer(StatusCode::OK, TEXT, text)
     }
+
+    fn prometheus(&self) -> Response<Full<Bytes>> {
+        let sources = &self.sources;
+        let text = prometheus::render(&sources.metrics, &(sources.gauges)(), &sources.metrics_prefix);
+        answer(StatusCode::OK, prometheus::CONTENT_TYPE, text)
+    }
 }
 
 /// One connection, as its requests see it.
@@ -275,6 +283,7 @@ impl Visit {
         match route {
             Route::Status => self.site.status().await,
             Route::Metrics => self.site.metrics(),
+            Route::Prometheus => self.site.prometheus(),
             Route::Shutdown => {
                 self.wants_shutdown.set(true);
                 empty(StatusCode::OK)
@@ -394,8 +403,4 @@ impl<L: Listen> Entrance<L> {
         self.not_before = Some(Instant::now() + pause);
         self.pause = (pause * 2).min(ACCEPT_PAUSES.1);
     }
-}
-
-fn hostname() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }

@@ -17,7 +17,7 @@ use tokio_rustls::TlsConnector;
 
 use super::*;
 use crate::lifecycle::{Intent, Lifecycle, Phase, ShutdownTrigger};
-use crate::metrics::Registry;
+use crate::metrics::{Gauges, Registry};
 use crate::net::Reach;
 
 /// Longer than anything here takes on a busy machine.
@@ -131,6 +131,7 @@ impl Fixture {
             lifecycle: self.lifecycle.clone(),
             metrics: Arc::new(Registry::new()),
             metrics_prefix: "ghostunnel".to_owned(),
+            gauges: Rc::new(Gauges::default),
             shutdown,
             request_head_timeout: self.head_limit,
         }
@@ -265,7 +266,22 @@ fn a_reload_shows_when_it_is_over() {
 #[test]
 fn other_paths_have_their_answers() {
     Fixture::new().run(async |_, address, _| {
-        let cases: [(&str, &str, &[&str]); 5] = [
+        let cases: [(&str, &str, &[&str]); 7] = [
+            (
+                "GET",
+                "/_metrics/prometheus",
+                &[
+                    "HTTP/1.1 200 OK\r\n",
+                    "\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8; escaping=underscores\r\n",
+                    "\r\n\r\n# HELP ghostunnel_accept_error accept.error\n",
+                    "\nghostunnel_log_lines_dropped_total 0\n",
+                ],
+            ),
+            (
+                "GET",
+                "/_metrics?format=prometheus",
+                &["HTTP/1.1 200 OK\r\n", "\nghostunnel_accept_total 0\n"],
+            ),
             (
                 "GET",
                 "/_metrics",

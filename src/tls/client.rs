@@ -99,7 +99,7 @@ impl Parts {
 /// The name rustls puts into the hello, and whether it may be sent at all. A text that is no
 /// host name can't be sent; the verifier, which compares the text itself, will refuse the
 /// server in its own words.
-fn wire_name(text: &str) -> (RustlsName<'static>, bool) {
+pub(super) fn wire_name(text: &str) -> (RustlsName<'static>, bool) {
     // Trailing dots are not sent; rustls would take off one (RFC 6066, section 3).
     match RustlsName::try_from(text.trim_end_matches('.').to_owned()) {
         Ok(name) => (name, true),

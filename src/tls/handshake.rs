@@ -13,6 +13,7 @@ use super::alert;
 use super::session::{Engine, Event, LONGEST_UNOPENED, Session};
 use super::verify::{PeerIdentity, Verdict};
 use crate::authorization::Admission;
+use crate::metrics::HandshakeFailure;
 
 /// A handshake in progress. `Send`, owns everything it needs.
 #[derive(Debug)]
@@ -66,8 +67,25 @@ pub struct Facts {
 
 /// Why a handshake failed; the text is what Ghostunnel 1.11.1 logs.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct HandshakeError(String);
+#[error("{text}")]
+pub struct HandshakeError {
+    text: String,
+    reason: HandshakeFailure,
+}
+
+impl HandshakeError {
+    fn new(reason: HandshakeFailure, text: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
+            reason,
+        }
+    }
+
+    /// The kind of failure, for metrics.
+    pub fn reason(&self) -> HandshakeFailure {
+        self.reason
+    }
+}
 
 impl Handshake {
     pub(super) fn new(engine: Engine, verdict: Arc<Verdict>, verified: bool) -> Self {
@@ -114,7 +132,7 @@ impl Handshake {
                 }
                 Event::Blocked | Event::MayWrite => break Ok(Progress::NeedsBytes),
                 Event::Plaintext | Event::PeerClosed | Event::Closed => {
-                    break Err(HandshakeError("EOF".to_owned()));
+                    break Err(HandshakeError::new(HandshakeFailure::Closed, "EOF"));
                 }
                 Event::Failed(error) => {
                     self.engine.collect_alert(&mut self.outgoing);
@@ -125,7 +143,10 @@ impl Handshake {
         self.incoming.drain(..used.min(self.incoming.len()));
         let is_incomplete = outcome == Ok(Progress::NeedsBytes);
         if is_incomplete && self.incoming.len() > LONGEST_UNOPENED {
-            return Err(HandshakeError("tls: handshake message is too long".to_owned()));
+            return Err(HandshakeError::new(
+                HandshakeFailure::Protocol,
+                "tls: handshake message is too long",
+            ));
         }
         outcome
     }
@@ -135,7 +156,10 @@ impl Handshake {
     pub fn finish(self) -> Result<Established, HandshakeError> {
         let (peer, admission) = if self.verified {
             let Some((peer, admission)) = self.verdict.take_admitted() else {
-                return Err(HandshakeError("unauthorized: peer was not verified".to_owned()));
+                return Err(HandshakeError::new(
+                    HandshakeFailure::Internal,
+                    "unauthorized: peer was not verified",
+                ));
             };
             (Some(peer), admission)
         } else {
@@ -170,8 +194,9 @@ impl Handshake {
         let kind = self.incoming.first().copied().unwrap_or_default();
         let major = self.incoming.get(1).copied().unwrap_or_default();
         if !matches!(kind, RECORD_ALERT | RECORD_HANDSHAKE) || major >= 0x10 {
-            return Err(HandshakeError(
-                "tls: first record does not look like a TLS handshake".to_owned(),
+            return Err(HandshakeError::new(
+                HandshakeFailure::NotTls,
+                "tls: first record does not look like a TLS handshake",
             ));
         }
         let length = self.incoming.get(3..RECORD_HEADER).map_or(0, be_number);
@@ -188,11 +213,10 @@ impl Handshake {
         // A hello that was refused is still there, whole, whatever records it came in.
         let hello = HelloFacts::read(&self.incoming);
         self.correct_alert(error, &hello);
-        HandshakeError(
-            self.verdict
-                .take_refusal()
-                .unwrap_or_else(|| describe(error, &hello)),
-        )
+        match self.verdict.take_refusal() {
+            Some(refusal) => HandshakeError::new(refusal.reason, refusal.text),
+            None => HandshakeError::new(reason(error), describe(error, &hello)),
+        }
     }
 
     /// Exchanges alerts of rustls for those that fit. They are still plain where this happens.
@@ -257,6 +281,27 @@ fn describe(error: &Error, hello: &HelloFacts) -> String {
             "tls: invalid signature by the peer's certificate".to_owned()
         }
         other => format!("tls: {other}"),
+    }
+}
+
+/// What kind of failure an error of the protocol is; verdicts on certificates are not among them.
+fn reason(error: &Error) -> HandshakeFailure {
+    match error {
+        Error::NoCertificatesPresented => HandshakeFailure::NoCertificate,
+        Error::AlertReceived(_)
+        | Error::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13) => {
+            HandshakeFailure::RefusedByPeer
+        }
+        Error::PeerIncompatible(_) => HandshakeFailure::Incompatible,
+        Error::InvalidCertificate(_) => HandshakeFailure::InvalidCertificate,
+        Error::InappropriateMessage { .. }
+        | Error::InappropriateHandshakeMessage { .. }
+        | Error::InvalidMessage(_)
+        | Error::PeerMisbehaved(_)
+        | Error::DecryptError
+        | Error::PeerSentOversizedRecord
+        | Error::NoApplicationProtocol => HandshakeFailure::Protocol,
+        _ => HandshakeFailure::Internal,
     }
 }
 

@@ -10,6 +10,7 @@ mod alert;
 mod client;
 mod handshake;
 mod options;
+mod outgoing;
 mod server;
 mod session;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use crate::authorization::Rules;
 
 pub use client::ClientConfigs;
 pub use handshake::{Established, Facts, Handshake, HandshakeError, Progress};
+pub use outgoing::Outgoing;
 pub use server::{NotServable, ServerConfigs, status_config};
 pub use session::{CLOSE_NOTIFY_ROOM, Opened, SEAL_OVERHEAD, Session, SessionError};
 pub use verify::PeerIdentity;

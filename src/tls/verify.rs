@@ -15,6 +15,7 @@ use rustls::{
 
 use super::options;
 use crate::authorization::{Admission, Decision, Rules};
+use crate::metrics::HandshakeFailure;
 
 /// What an admitted peer proved to be; `None` inside [`super::Established`] when no
 /// certificate was asked for.
@@ -27,7 +28,16 @@ pub(super) struct Verdict {
     server_name: Mutex<Option<String>>,
 }
 
-type Outcome = Result<(PeerIdentity, Admission), String>;
+type Outcome = Result<(PeerIdentity, Admission), Refusal>;
+
+/// Why the verifier refused a peer.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    /// In the words of the log.
+    pub(super) text: String,
+    /// For the metrics.
+    pub(super) reason: HandshakeFailure,
+}
 
 impl Verdict {
     /// Takes the peer, if the verifier was asked and admitted it.
@@ -35,8 +45,8 @@ impl Verdict {
         lock(&self.outcome).take()?.ok()
     }
 
-    /// Takes the reason for which the verifier refused the peer, in the words of the log.
-    pub(super) fn take_refusal(&self) -> Option<String> {
+    /// Takes the reason for which the verifier refused the peer.
+    pub(super) fn take_refusal(&self) -> Option<Refusal> {
         lock(&self.outcome).take()?.err()
     }
 
@@ -69,10 +79,10 @@ pub(super) struct Conditions {
     pub(super) server_name: Option<String>,
 }
 
-/// Why a chain was refused: the text for the log and the error that makes rustls send the
-/// alert that Ghostunnel 1.11.1 sends.
+/// Why a chain was refused, with the error that makes rustls send the alert that Ghostunnel
+/// 1.11.1 sends.
 struct Refused {
-    text: String,
+    refusal: Refusal,
     alert: CertificateError,
 }
 
@@ -88,7 +98,10 @@ impl Conditions {
             .map(|der| pki::Certificate::parse(der))
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| Refused {
-                text: format!("tls: failed to parse {} certificate: {error}", self.peer_word()),
+                refusal: Refusal {
+                    text: format!("tls: failed to parse {} certificate: {error}", self.peer_word()),
+                    reason: HandshakeFailure::InvalidCertificate,
+                },
                 alert: CertificateError::BadEncoding,
             })?;
         let path = pki::validate(&PathRequest {
@@ -100,13 +113,19 @@ impl Conditions {
         })
         .map_err(|error| Refused {
             alert: alert_for(error.kind()),
-            text: format!("tls: failed to verify certificate: {error}"),
+            refusal: Refusal {
+                text: format!("tls: failed to verify certificate: {error}"),
+                reason: reason_for(error.kind()),
+            },
         })?;
         let identity = Arc::new(pki::Identity::of(path.leaf()));
         match self.rules.authorize(&identity) {
             Decision::Admitted(admission) => Ok((identity, admission)),
             Decision::Refused(refusal) => Err(Refused {
-                text: refusal.to_string(),
+                refusal: Refusal {
+                    text: refusal.to_string(),
+                    reason: HandshakeFailure::NotAllowed,
+                },
                 alert: CertificateError::BadEncoding,
             }),
         }
@@ -118,6 +137,15 @@ impl Conditions {
         } else {
             "client"
         }
+    }
+}
+
+fn reason_for(kind: PathErrorKind) -> HandshakeFailure {
+    match kind {
+        PathErrorKind::UnknownAuthority => HandshakeFailure::UnknownAuthority,
+        PathErrorKind::Expired => HandshakeFailure::Expired,
+        PathErrorKind::NameMismatch => HandshakeFailure::WrongName,
+        PathErrorKind::IncompatibleUsage | PathErrorKind::Other => HandshakeFailure::InvalidCertificate,
     }
 }
 
@@ -156,7 +184,7 @@ impl ClientCertVerifier for ClientVerifier {
                 Ok(ClientCertVerified::assertion())
             }
             Err(refused) => {
-                self.verdict.record(Err(refused.text));
+                self.verdict.record(Err(refused.refusal));
                 Err(Error::InvalidCertificate(refused.alert))
             }
         }
@@ -208,7 +236,7 @@ impl ServerCertVerifier for ServerVerifier {
                 Ok(ServerCertVerified::assertion())
             }
             Err(refused) => {
-                self.verdict.record(Err(refused.text));
+                self.verdict.record(Err(refused.refusal));
                 Err(Error::InvalidCertificate(CertificateError::BadEncoding))
             }
         }

@@ -28,6 +28,12 @@ struct Report {
 struct Notes(Mutex<Report>);
 
 impl Observer for Notes {
+    fn moved(&self, volume: Volume) {
+        let mut report = self.0.lock().expect("one thread");
+        report.opened += volume.opened;
+        report.sealed += volume.sealed;
+    }
+
     fn failed(&self, text: &str) {
         self.0.lock().expect("one thread").failed.push(text.to_owned());
     }
@@ -110,8 +116,8 @@ fn run(scene: &Scene, tls: Socket, plain: Socket, settings: &Settings) -> Runnin
             let notes = Notes::default();
             let end = TlsEnd { stream, session };
             let volume = relay(end, plain.into_stream(), deadlines, &notes).await;
-            let mut report = notes.0.into_inner().expect("one thread");
-            (report.opened, report.sealed) = (volume.opened, volume.sealed);
+            let report = notes.0.into_inner().expect("one thread");
+            assert_eq!((report.opened, report.sealed), (volume.opened, volume.sealed));
             report
         })
     }))

@@ -49,10 +49,12 @@ fn variables_of_flags_not_built_yet_are_refused_by_name() {
 /// A value that a flag of this kind takes.
 fn sample(flag: &Flag) -> Option<&'static str> {
     match flag.kind {
+        Kind::Text(_) if flag.name == "metrics-url" => Some("http://a:1"),
         Kind::Bool(_) | Kind::Immediate(_) => None,
         Kind::Text(_) | Kind::Texts(_) | Kind::Path(_) | Kind::Url(_) => Some("a:1"),
         Kind::Duration(_) => Some("1h2m"),
         Kind::Number(_) => Some("0x10"),
+        Kind::TcpAddress(_) => Some("[::1]:1"),
         Kind::IpAddresses(_) => Some("::1"),
         Kind::Choice(allowed, _) | Kind::Choices(allowed, _) => allowed.last().copied(),
     }

@@ -16,6 +16,22 @@ fn global_checks_are_usage_errors_in_known_order() {
             "--enable-shutdown requires --status to be set",
         ),
         (
+            "--enable-shutdown --metrics-url=x",
+            "--enable-shutdown requires --status to be set",
+        ),
+        (
+            "--metrics-url=HTTP://x --status=foo",
+            "--metrics-url should start with http:// or https://",
+        ),
+        (
+            "--metrics-url=https:/x",
+            "--metrics-url should start with http:// or https://",
+        ),
+        (
+            "--metrics-url=http:// --status=foo",
+            "invalid --metrics-url: no host in URL",
+        ),
+        (
             "--status=foo --connect-timeout=0",
             "invalid --status address: address foo: missing port in address (give HOST:PORT or unix:PATH)",
         ),
@@ -131,6 +147,37 @@ fn limits_and_durations_are_taken_as_given() {
     );
     assert_eq!(limits.max_lifetime, Some(Duration::from_secs(86_400)));
     assert_eq!(limits.max_concurrent, NonZeroU32::new(16));
+}
+
+#[test]
+fn metrics_go_where_they_are_told_to() {
+    let metrics = |words: &str| config(&format!("{SERVER} --keystore=s --allow-all {words}")).metrics;
+    let nobody = metrics("--metrics-url=");
+    assert!(!nobody.is_pushed());
+    assert_eq!(nobody.interval, Some(Duration::from_secs(30)));
+    let both = metrics(
+        "--metrics-graphite=localhost:2003 --metrics-url=https://h/x --metrics-prefix=p --metrics-interval=5s",
+    );
+    assert!(both.is_pushed());
+    assert_eq!(both.graphite, Some("127.0.0.1:2003".parse().expect("an address")));
+    assert_eq!(
+        both.post.map(|url| url.to_string()).as_deref(),
+        Some("https://h/x")
+    );
+    assert_eq!(
+        (both.prefix.as_str(), both.interval),
+        ("p", Some(Duration::from_secs(5)))
+    );
+}
+
+#[test]
+fn metrics_that_are_never_posted_are_warned_about() {
+    let warnings = |words: &str| run(&format!("{SERVER} --keystore=s --allow-all {words}")).warnings;
+    assert_eq!(
+        warnings("--metrics-url=http://h --metrics-interval=0"),
+        ["--metrics-interval is not positive: nothing is ever posted to --metrics-url"]
+    );
+    assert!(warnings("--metrics-interval=0").is_empty());
 }
 
 #[test]
