@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use tracing::info;
+use tracing::{error, info, warn};
 
 use super::tunnel::Assembled;
 use crate::credentials::Store;
@@ -27,7 +27,10 @@ pub(super) fn reload(
     let mut failures = Vec::new();
     for tunnel in tunnels {
         if let Err(error) = renew(tunnel) {
-            info!("error reloading TLS configuration: {error}");
+            error!(
+                event = "reload_failed",
+                error, "error reloading TLS configuration: {error}"
+            );
             failures.push(error);
         }
     }
@@ -36,7 +39,7 @@ pub(super) fn reload(
     {
         trust.publish(fresh);
     }
-    info!("reloading configuration complete");
+    info!(event = "reload_complete", "reloading configuration complete");
     let result = if failures.is_empty() {
         metrics.reload_finished(ReloadResult::Success);
         Ok(())
@@ -49,16 +52,17 @@ pub(super) fn reload(
 
 fn renew(tunnel: &Assembled) -> Result<(), String> {
     let fresh = tunnel.store.prepare_reload().map_err(|error| error.to_string())?;
-    let loaded = fresh
-        .identity()
-        .map(|own| format!("loaded certificate: {}", own.subject()));
+    let loaded = fresh.identity().map(|own| own.subject().to_owned());
     let warnings = fresh.warnings().to_vec();
     tunnel.renew(fresh)?;
-    if let Some(line) = loaded {
-        info!("{line}");
+    if let Some(subject) = loaded {
+        info!(
+            event = "certificate_loaded",
+            subject, "loaded certificate: {subject}"
+        );
     }
     for warning in warnings {
-        info!("warning: {warning}");
+        warn!("warning: {warning}");
     }
     Ok(())
 }

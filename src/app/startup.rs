@@ -14,7 +14,7 @@ use std::time::Duration;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::mpsc;
 use tokio::task::{LocalSet, spawn_local};
-use tracing::info;
+use tracing::{error, info, warn};
 
 use super::reporting::Reporting;
 use super::status_port::{self, StatusListener};
@@ -42,10 +42,16 @@ const CLOSING: Duration = Duration::from_millis(100);
 
 /// Runs a tunnel process to its end.
 pub(super) fn run(run: Run) -> ExitCode {
-    let log = logging::start(&run.logging);
+    let log = match logging::start(&run.logging) {
+        Ok(log) => log,
+        Err(error) => {
+            super::complain(&format!("error: unable to set up logger: {error}\n"));
+            return ExitCode::FAILURE;
+        }
+    };
     info!("starting ghostunnel in {} mode", run.mode);
     for warning in &run.warnings {
-        info!("warning: {warning}");
+        warn!("warning: {warning}");
     }
     let outcome = match run.config {
         Ok(config) => start(config, &log),
@@ -61,7 +67,7 @@ pub(super) fn run(run: Run) -> ExitCode {
         }
         Err(error) => {
             for line in &error.lines {
-                info!("{line}");
+                error!(event = "start_failed", error = error.cause, "{line}");
             }
             log.flush(LAST_LINES);
             super::complain(&format!("error: {}\n", error.cause));
@@ -191,7 +197,11 @@ fn restrict(config: &Config) {
     }
     let plan = sandbox_plan::plan(config, &sandbox_plan::Environment::of_process());
     for line in sandbox::enter(&plan).lines() {
-        info!("{line}");
+        if line.starts_with("warning: ") {
+            warn!("{line}");
+        } else {
+            info!("{line}");
+        }
     }
 }
 
@@ -314,7 +324,13 @@ fn serve(config: &Config, loaded: Loaded, confined: Confined, log: &Log) -> Resu
         spawn_local(async move { status::serve(listener, &settings, scheme, sources).await });
     }
     for (index, (tunnel, listener)) in tunnels.iter().zip(confined.tunnels).enumerate() {
-        info!("{}", listening_line(&tunnel.config, &listener));
+        info!(
+            event = "listening",
+            address = listener.address(),
+            target = tunnel.config.target.text(),
+            "{}",
+            listening_line(&tunnel.config, &listener)
+        );
         tunnel.proxy.serve(listener, &workers, index);
     }
     spawn_local(confined.notifier.keep_alive(pulse));
@@ -392,7 +408,10 @@ async fn drain(config: &Config, serving: Serving, intents: &Intents) -> ExitCode
     let drained = tokio::time::timeout(limit, serving.drain.drained()).await;
     serving.reporting.finish().await;
     if drained.is_err() {
-        info!("graceful shutdown timeout: forcing exit");
+        error!(
+            event = "shutdown_forced",
+            "graceful shutdown timeout: forcing exit"
+        );
         return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS

@@ -196,6 +196,8 @@ impl Flag {
 /// No `Debug`: it holds a password.
 #[derive(Default)]
 pub(super) struct Args {
+    /// argv\[0\] as typed.
+    pub(super) program: String,
     pub(super) keystore: Option<PathBuf>,
     pub(super) cert: Option<PathBuf>,
     pub(super) key: Option<PathBuf>,
@@ -214,6 +216,9 @@ pub(super) struct Args {
     pub(super) status: Option<String>,
     pub(super) enable_shutdown: bool,
     pub(super) quiet: Vec<&'static str>,
+    pub(super) syslog: bool,
+    pub(super) log_format: Option<&'static str>,
+    pub(super) log_level: Option<&'static str>,
     pub(super) skip_resolve: bool,
     pub(super) disable_landlock: bool,
     pub(super) use_landlock: bool,
@@ -369,6 +374,26 @@ pub(super) static FLAGS: &[Flag] = &[
          all, which silences the log altogether.",
     )
     .placeholder("CLASS"),
+    flag(
+        Global,
+        "syslog",
+        Bool(|args| &mut args.syslog),
+        "Log to the local syslog instead of standard output.",
+    ),
+    flag(
+        Global,
+        "log-format",
+        Choice(LOG_FORMATS, |args| &mut args.log_format),
+        "What log lines look like: text, or json with one object for each event.",
+    )
+    .default("text"),
+    flag(
+        Global,
+        "log-level",
+        Choice(LOG_LEVELS, |args| &mut args.log_level),
+        "The least important events to log: error, warn, info or debug.",
+    )
+    .default("info"),
     flag(
         Global,
         "skip-resolve",
@@ -569,6 +594,12 @@ const QUIET: &[&str] = &["", "all", "conns", "handshake-errs", "conn-errs"];
 /// What `--proxy-protocol-mode` takes.
 const HEADER_DETAILS: &[&str] = &["conn", "tls", "tls-full"];
 
+/// What `--log-format` takes.
+const LOG_FORMATS: &[&str] = &["text", "json"];
+
+/// What `--log-level` takes.
+const LOG_LEVELS: &[&str] = &["error", "warn", "info", "debug"];
+
 /// What `--break` takes.
 pub(super) const BREAKAGES: &[&str] = &["ca", "byte", "stranger"];
 
@@ -654,7 +685,6 @@ static UNBUILT: &[Unbuilt] = &[
     unbuilt_bool(Global, "allow-unsafe-cipher-suites"),
     unbuilt(Global, "max-tls-version"),
     unbuilt_bool(Global, "enable-pprof"),
-    unbuilt_bool(Global, "syslog"),
     unbuilt_bool(Global, "help-man"),
     unbuilt_bool(Global, "help-custom-man"),
     unbuilt_bool(Global, "completion-bash"),

@@ -62,7 +62,10 @@ pub(super) fn parse(argv: &[OsString], environment: Environment<'_>) -> Result<C
         Some((name, words)) => (Path::new(name).file_name(), words),
         None => (None, argv),
     };
-    interpret(words, environment).map_err(|error| UsageError {
+    let program = argv
+        .first()
+        .map_or_else(|| PROGRAM.into(), |name| name.to_string_lossy());
+    interpret(&program, words, environment).map_err(|error| UsageError {
         line: match error {
             ParseError::HelpTopic(_) => format!("{PROGRAM}: error: {error}"),
             _ => {
@@ -73,10 +76,13 @@ pub(super) fn parse(argv: &[OsString], environment: Environment<'_>) -> Result<C
     })
 }
 
-fn interpret(words: &[OsString], environment: Environment<'_>) -> Result<Command, ParseError> {
+fn interpret(program: &str, words: &[OsString], environment: Environment<'_>) -> Result<Command, ParseError> {
     let mut line = Line::default();
     let syntax = line.read(&mut Tokens::new(words.to_vec()));
-    let mut args = Args::default();
+    let mut args = Args {
+        program: program.to_owned(),
+        ..Args::default()
+    };
     fill_in(&mut args, &line, environment)?;
     let conversion = convert(&mut args, &line);
     match line.acts.first() {

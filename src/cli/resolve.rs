@@ -378,7 +378,24 @@ fn lifecycle(args: &Args) -> lifecycle::Settings {
 
 fn logging(args: &Args) -> logging::Settings {
     let quiet = |class| args.quiet.contains(&class);
+    let destination = match args.syslog {
+        true => logging::Destination::Syslog {
+            tag: args.program.clone(),
+        },
+        false => logging::Destination::Stdout,
+    };
     logging::Settings {
+        destination,
+        format: match args.log_format {
+            Some("json") => logging::Format::Json,
+            _ => logging::Format::Text,
+        },
+        threshold: match args.log_level {
+            Some("error") => logging::Threshold::Error,
+            Some("warn") => logging::Threshold::Warn,
+            Some("debug") => logging::Threshold::Debug,
+            _ => logging::Threshold::Info,
+        },
         quiet_all: quiet("all"),
         quiet_conns: quiet("conns"),
         quiet_conn_errs: quiet("conn-errs"),

@@ -13,7 +13,7 @@ use jiff::tz::TimeZone;
 pub(super) const MAX_LINE: usize = 16 * 1024;
 
 /// What ends a line that was cut at [`MAX_LINE`].
-const CUT: &str = "...[truncated]";
+pub(super) const CUT: &str = "...[truncated]";
 
 /// Where time zone files live, in the order in which they are looked for.
 const ZONE_DIRECTORIES: [&str; 3] = ["/usr/share/zoneinfo", "/usr/share/lib/zoneinfo", "/etc/zoneinfo"];
@@ -61,6 +61,41 @@ fn zone_by_name(name: &str) -> Option<TimeZone> {
     })
 }
 
+/// A time as RFC 3339 writes it, with the offset of `zone` and as many digits of the second
+/// as it takes.
+pub fn rfc3339(time: Timestamp, zone: &TimeZone) -> String {
+    let fraction = format!("{:09}", time.subsec_nanosecond().unsigned_abs());
+    let mut text = String::new();
+    write_local_time(&mut text, time, zone, fraction.trim_end_matches('0'));
+    text
+}
+
+/// Writes a time as RFC 3339 does; `fraction` are the digits of the second that are shown.
+pub(super) fn write_local_time(out: &mut String, time: Timestamp, zone: &TimeZone, fraction: &str) {
+    let offset = zone.to_offset(time);
+    let local = offset.to_datetime(time);
+    let point = if fraction.is_empty() { "" } else { "." };
+    // Writing to a string can't fail.
+    let _infallible = write!(
+        out,
+        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}{point}{fraction}",
+        local.year(),
+        local.month(),
+        local.day(),
+        local.hour(),
+        local.minute(),
+        local.second()
+    );
+    let minutes = offset.seconds() / 60;
+    if minutes == 0 {
+        out.push('Z');
+        return;
+    }
+    let sign = if minutes < 0 { '-' } else { '+' };
+    let minutes = minutes.unsigned_abs();
+    let _infallible = write!(out, "{sign}{:02}:{:02}", minutes / 60, minutes % 60);
+}
+
 /// Puts one line together: `[PID] YYYY/MM/DD HH:MM:SS.uuuuuu MESSAGE\n`.
 pub(super) struct Line {
     text: String,
@@ -68,10 +103,12 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// Begins a line of process `pid` with the time `now` in `zone`.
-    pub(super) fn begin(pid: u32, now: Timestamp, zone: &TimeZone) -> Self {
+    /// Begins a line of process `pid` with the time `now` in `zone`, behind what the
+    /// destination wants in front.
+    pub(super) fn begin(front: &str, pid: u32, now: Timestamp, zone: &TimeZone) -> Self {
         let time = zone.to_datetime(now);
         let mut text = String::with_capacity(256);
+        text.push_str(front);
         let _ = write!(
             text,
             "[{pid}] {:04}/{:02}/{:02} {:02}:{:02}:{:02}.{:06} ",
@@ -144,7 +181,7 @@ fn write_escape(out: &mut impl Write, character: char) -> fmt::Result {
 
 /// Control characters (category Cc), line and paragraph separators (Zl, Zp) and format
 /// characters (Cf) of Unicode 16.
-fn is_dangerous(character: char) -> bool {
+pub(super) fn is_dangerous(character: char) -> bool {
     if character.is_ascii() {
         return character.is_ascii_control();
     }
@@ -179,7 +216,7 @@ mod tests {
     use super::*;
 
     fn line(message: &str) -> String {
-        let mut line = Line::begin(7, Timestamp::UNIX_EPOCH, &TimeZone::UTC);
+        let mut line = Line::begin("", 7, Timestamp::UNIX_EPOCH, &TimeZone::UTC);
         line.write_str(message).expect("a line takes any text");
         line.end()
     }
@@ -188,7 +225,7 @@ mod tests {
     fn a_line_has_the_layout_of_the_original() {
         let now = Timestamp::new(1_795_562_287, 300_120_999).expect("a valid time");
         let zone = TimeZone::fixed(jiff::tz::offset(-5));
-        let mut line = Line::begin(2399, now, &zone);
+        let mut line = Line::begin("", 2399, now, &zone);
         line.write_str("opening pipe: a <-> b ")
             .expect("a line takes any text");
         assert_eq!(
@@ -233,7 +270,7 @@ mod tests {
 
     #[test]
     fn nothing_follows_the_cut() {
-        let mut line = Line::begin(7, Timestamp::UNIX_EPOCH, &TimeZone::UTC);
+        let mut line = Line::begin("", 7, Timestamp::UNIX_EPOCH, &TimeZone::UTC);
         line.write_str(&"x".repeat(MAX_LINE))
             .expect("a line takes any text");
         line.write_str("tail").expect("a line takes any text");
@@ -261,6 +298,27 @@ mod tests {
             let zone = zone_by_name(name).expect("the zone is in the database");
             let summer = Timestamp::new(1_750_000_000, 0).expect("a valid time");
             assert_eq!(zone.to_offset(summer), jiff::tz::offset(2), "{name}");
+        }
+    }
+
+    #[test]
+    fn times_have_the_local_offset_and_no_trailing_zeros() {
+        let time = |nanoseconds| Timestamp::new(1_795_562_059, nanoseconds).expect("a valid time");
+        let utc = TimeZone::UTC;
+        let kolkata = TimeZone::fixed(jiff::tz::offset(5).saturating_add(jiff::Span::new().minutes(30)));
+        let cases = [
+            (time(35_681_169), utc.clone(), "2026-11-24T23:14:19.035681169Z"),
+            (time(500_000_000), utc.clone(), "2026-11-24T23:14:19.5Z"),
+            (time(0), utc, "2026-11-24T23:14:19Z"),
+            (
+                time(10),
+                TimeZone::fixed(jiff::tz::offset(-5)),
+                "2026-11-24T18:14:19.00000001-05:00",
+            ),
+            (time(0), kolkata, "2026-11-25T04:44:19+05:30"),
+        ];
+        for (time, zone, expected) in cases {
+            assert_eq!(rfc3339(time, &zone), expected);
         }
     }
 

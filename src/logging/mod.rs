@@ -1,28 +1,33 @@
-//! The program's own log: set-up, the classes that `--quiet` silences, line layout, and a
+//! The program's own log: set-up, the classes that `--quiet` silences, line layouts, and a
 //! queue that never lets a slow log reader hold up the data path.
 //!
-//! Lines go to standard output. A `tracing` event becomes one line, its message escaped;
-//! events of foreign crates and below `info` are left out. `app` starts the log first of
-//! all and flushes it last of all.
+//! Lines go to standard output, or to the local syslog. A `tracing` event becomes one line:
+//! its message, escaped, or a JSON object with its fields too. Events of foreign crates are
+//! left out. `app` starts the log first of all and flushes it last of all.
+//!
+//! Levels: `error`, the operator must act; `warn`, degraded but serving; `info`, the life of
+//! process and connections; `debug`, decisions.
 
 mod format;
+mod json;
 mod queue;
+mod syslog;
 
-use std::fmt::{Debug, Write};
+use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 use std::{io, process};
 
 use jiff::Timestamp;
-use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::subscriber::Interest;
 use tracing::{Event, Level, Metadata, Subscriber, span};
 
-pub use format::{escape, local_zone};
+pub use format::{escape, local_zone, rfc3339};
 
 use format::Line;
 use queue::{Gap, Queue, Stdout};
+use syslog::Syslog;
 
 /// Classes of log lines, used as `tracing` targets: `tracing::info!(target: class::CONNS, ...)`.
 /// Lines without one of these targets belong to the life of the process and are
@@ -34,11 +39,19 @@ pub mod class {
     pub const CONN_ERRS: &str = "conn-errs";
     /// Failed TLS handshakes of the proxy's listener (`--quiet=handshake-errs`).
     pub const HANDSHAKE_ERRS: &str = "handshake-errs";
+    /// How all other events are called where the class is shown; not a target.
+    pub(super) const PROCESS: &str = "process";
 }
 
-/// What to log (`--quiet`, repeatable).
+/// What to log (`--quiet`, repeatable), how, and where to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings {
+    /// Where lines go.
+    pub destination: Destination,
+    /// What lines look like (`--log-format`).
+    pub format: Format,
+    /// The least important events to log (`--log-level`).
+    pub threshold: Threshold,
     /// `--quiet=all`: nothing at all.
     pub quiet_all: bool,
     /// `--quiet=conns`.
@@ -48,6 +61,59 @@ pub struct Settings {
     /// `--quiet=handshake-errs`.
     pub quiet_handshake_errs: bool,
 }
+
+/// Where lines go.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Destination {
+    /// Standard output.
+    #[default]
+    Stdout,
+    /// The local syslog (`--syslog`).
+    Syslog {
+        /// The name of the program there: argv\[0\] as typed.
+        tag: String,
+    },
+}
+
+/// What lines look like.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Format {
+    /// `[PID] YYYY/MM/DD HH:MM:SS.uuuuuu MESSAGE`, as existing parsers know it.
+    #[default]
+    Text,
+    /// One JSON object for each line.
+    Json,
+}
+
+/// The least important events to log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Threshold {
+    /// Errors only.
+    Error,
+    /// Also warnings.
+    Warn,
+    /// Also the life of process and connections.
+    #[default]
+    Info,
+    /// Also decisions.
+    Debug,
+}
+
+impl Threshold {
+    fn level(self) -> Level {
+        match self {
+            Self::Error => Level::ERROR,
+            Self::Warn => Level::WARN,
+            Self::Info => Level::INFO,
+            Self::Debug => Level::DEBUG,
+        }
+    }
+}
+
+/// The syslog service could not be reached.
+#[derive(Debug, thiserror::Error)]
+#[error("Unix syslog delivery error: nobody takes messages at /dev/log, /var/run/syslog or /var/run/log")]
+pub struct NoSyslog;
 
 impl Settings {
     /// Whether events with this target are printed: the program's own ones, unless their
@@ -69,18 +135,26 @@ pub struct Log {
     queue: Arc<Queue>,
 }
 
-/// Sends the program's events to standard output from here on.
+/// Sends the program's events to the log from here on.
 ///
 /// Each line is written at once by the thread that logs it, until
 /// [`Log::start_writer`]. The first call in a process is the one that counts.
-pub fn start(settings: &Settings) -> Log {
-    let printer = Printer::new(settings, Box::new(Stdout));
+///
+/// # Errors
+///
+/// When there is no syslog service although one is wanted, and not everything is silenced.
+pub fn start(settings: &Settings) -> Result<Log, NoSyslog> {
+    let descriptor: Box<dyn io::Write + Send> = match settings.destination {
+        Destination::Syslog { .. } if !settings.quiet_all => Box::new(Syslog::connect().ok_or(NoSyslog)?),
+        Destination::Syslog { .. } | Destination::Stdout => Box::new(Stdout),
+    };
+    let printer = Printer::new(settings, descriptor);
     let log = Log {
         queue: Arc::clone(&printer.queue),
     };
     // A second log in one process, as only tests could start it, stays silent.
     let _ = tracing::subscriber::set_global_default(printer);
-    log
+    Ok(log)
 }
 
 impl Log {
@@ -110,19 +184,89 @@ impl Log {
 /// Turns events into lines.
 struct Printer {
     settings: Settings,
-    pid: u32,
+    layout: Layout,
     queue: Arc<Queue>,
+}
+
+/// How lines are put together.
+#[derive(Clone)]
+struct Layout {
+    pid: u32,
+    format: Format,
+    /// The program's name in syslog's header.
+    tag: Option<String>,
+}
+
+impl Layout {
+    fn event(&self, event: &Event<'_>) -> String {
+        let metadata = event.metadata();
+        let (now, zone) = (Timestamp::now(), local_zone());
+        let front = self.front(*metadata.level(), now);
+        match self.format {
+            Format::Text => {
+                let mut line = Line::begin(&front, self.pid, now, zone);
+                event.record(&mut json::Message(&mut line));
+                line.end()
+            }
+            Format::Json => {
+                let class = match metadata.target() {
+                    class @ (class::CONNS | class::CONN_ERRS | class::HANDSHAKE_ERRS) => class,
+                    _ => class::PROCESS,
+                };
+                front + &json::line(event, class, self.pid, now, zone)
+            }
+        }
+    }
+
+    /// The line that stands for lines that are missing.
+    fn missing_lines(&self, gap: &Gap) -> String {
+        let lines = gap.lines;
+        let message = match &gap.error {
+            None => format!("{lines} log lines were dropped because the log's reader was too slow"),
+            Some(error) => {
+                format!("{lines} log lines were lost because they could not be written: {error}")
+            }
+        };
+        let (now, zone) = (Timestamp::now(), local_zone());
+        let front = self.front(Level::WARN, now);
+        match self.format {
+            Format::Text => {
+                let mut line = Line::begin(&front, self.pid, now, zone);
+                // A line swallows what it has no room for; it never fails.
+                let _ = line.write_str(&message);
+                line.end()
+            }
+            Format::Json => front + &json::own_line(Level::WARN, &message, self.pid, now, zone),
+        }
+    }
+
+    /// What the destination wants in front of each line.
+    fn front(&self, level: Level, now: Timestamp) -> String {
+        let tag = self.tag.as_ref();
+        tag.map_or_else(String::new, |tag| {
+            syslog::header(level, tag, self.pid, now, local_zone())
+        })
+    }
 }
 
 impl Printer {
     fn new(settings: &Settings, descriptor: Box<dyn io::Write + Send>) -> Self {
         // Find the time zone now: later, files may be out of reach.
         let _ = local_zone();
-        let queue = Arc::new(Queue::new(descriptor, missing_lines));
+        let layout = Layout {
+            pid: process::id(),
+            format: settings.format,
+            tag: match &settings.destination {
+                Destination::Syslog { tag } => Some(tag.clone()),
+                Destination::Stdout => None,
+            },
+        };
+        let notices = layout.clone();
+        let notice = Box::new(move |gap: &Gap| notices.missing_lines(gap));
         Self {
             settings: settings.clone(),
-            pid: process::id(),
-            queue,
+            layout,
+            queue: Arc::new(Queue::new(descriptor, notice)),
         }
     }
 }
@@ -138,21 +282,21 @@ impl Subscriber for Printer {
     }
 
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.is_event() && *metadata.level() <= Level::INFO && self.settings.admit(metadata.target())
+        metadata.is_event()
+            && *metadata.level() <= self.settings.threshold.level()
+            && self.settings.admit(metadata.target())
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
         Some(if self.settings.quiet_all {
             LevelFilter::OFF
         } else {
-            LevelFilter::INFO
+            LevelFilter::from_level(self.settings.threshold.level())
         })
     }
 
     fn event(&self, event: &Event<'_>) {
-        let mut message = Message(begin_line(self.pid));
-        event.record(&mut message);
-        self.queue.push(&message.0.end());
+        self.queue.push(&self.layout.event(event));
     }
 
     // Spans are never enabled, so none of these is called with one of ours.
@@ -163,43 +307,6 @@ impl Subscriber for Printer {
     fn record_follows_from(&self, _span: &span::Id, _follows: &span::Id) {}
     fn enter(&self, _span: &span::Id) {}
     fn exit(&self, _span: &span::Id) {}
-}
-
-/// The line of one event: its message, then other fields as ` name=value`.
-struct Message(Line);
-
-impl Visit for Message {
-    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        // A line swallows what it has no room for; it never fails.
-        let _ = match field.name() {
-            "message" => write!(self.0, "{value:?}"),
-            name => write!(self.0, " {name}={value:?}"),
-        };
-    }
-}
-
-fn begin_line(pid: u32) -> Line {
-    Line::begin(pid, Timestamp::now(), local_zone())
-}
-
-/// The line that stands for lines that are missing.
-fn missing_lines(gap: &Gap) -> String {
-    let mut line = begin_line(process::id());
-    let _ = match &gap.error {
-        None => write!(
-            line,
-            "{} log lines were dropped because the log's reader was too slow",
-            gap.lines
-        ),
-        Some(error) => {
-            write!(
-                line,
-                "{} log lines were lost because they could not be written: {error}",
-                gap.lines
-            )
-        }
-    };
-    line.end()
 }
 
 /// Whether a target belongs to this program: one of its crates, or a module of theirs.
@@ -241,6 +348,7 @@ mod tests {
             quiet_conns: name == "conns",
             quiet_conn_errs: name == "conn-errs",
             quiet_handshake_errs: name == "handshake-errs",
+            ..Settings::default()
         };
         let cases: [(&str, &[&str]); 5] = [
             ("", &["life", "pipe", "dial", "handshake"]),
@@ -281,8 +389,9 @@ mod tests {
             lines,
             [
                 "from CN=a\\n[1] 2026/01/01 00:00:00.000000 opening pipe",
-                "opened peer=CN=a\\n[1] 2026/01/01 00:00:00.000000 opening pipe",
-            ]
+                "opened",
+            ],
+            "other fields are for the other layout"
         );
     }
 
@@ -292,7 +401,81 @@ mod tests {
             lines: 12,
             error: None,
         };
-        let expected = "12 log lines were dropped because the log's reader was too slow\n";
-        assert!(missing_lines(&gap).ends_with(expected));
+        let message = "12 log lines were dropped because the log's reader was too slow";
+        let layout = |format| Layout {
+            pid: 7,
+            format,
+            tag: Some("tag".to_owned()),
+        };
+        let text = layout(Format::Text).missing_lines(&gap);
+        assert!(
+            text.starts_with("<30>") && text.contains(" tag[7]: [7] "),
+            "{text}"
+        );
+        assert!(text.ends_with(&format!(" {message}\n")), "{text}");
+        let json = layout(Format::Json).missing_lines(&gap);
+        let (_, json) = json.split_once(": ").expect("a header");
+        let value: serde_json::Value = serde_json::from_str(json).expect("JSON");
+        assert_eq!(
+            (&value["message"], &value["level"]),
+            (&message.into(), &"warn".into())
+        );
+    }
+
+    #[test]
+    fn events_become_objects_with_their_fields() {
+        let settings = Settings {
+            format: Format::Json,
+            ..Settings::default()
+        };
+        let (mut reader, writer) = io::pipe().expect("the system makes a pipe");
+        let printer = Printer::new(&settings, Box::new(writer));
+        tracing::subscriber::with_default(printer, || {
+            let peer = "CN=\"a\"\n{}";
+            tracing::info!(target: class::CONNS, peer, open = true, bytes = 7_u64, ratio = 0.5, "to {peer} ");
+            tracing::error!(error = %io::Error::other("odd"), list = ?[1], "life");
+        });
+        let mut text = String::new();
+        reader.read_to_string(&mut text).expect("the log is text");
+        let lines: Vec<serde_json::Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("JSON"))
+            .collect();
+        let [first, second] = lines.as_slice() else {
+            panic!("two lines: {text}");
+        };
+        let expected = serde_json::json!({
+            "time": first["time"], "pid": process::id(), "level": "info", "class": "conns",
+            "message": "to CN=\"a\"\n{}", "peer": "CN=\"a\"\n{}", "open": true, "bytes": 7, "ratio": 0.5,
+        });
+        assert_eq!(*first, expected);
+        let expected = serde_json::json!({
+            "time": second["time"], "pid": process::id(), "level": "error", "class": "process",
+            "message": "life", "error": "odd", "list": "[1]",
+        });
+        assert_eq!(*second, expected);
+    }
+
+    #[test]
+    fn the_threshold_admits_what_is_at_least_as_important() {
+        for (threshold, expected) in [
+            (Threshold::Error, &["error"][..]),
+            (Threshold::Warn, &["error", "warn"]),
+            (Threshold::Info, &["error", "warn", "info"]),
+            (Threshold::Debug, &["error", "warn", "info", "debug"]),
+        ] {
+            let settings = Settings {
+                threshold,
+                ..Settings::default()
+            };
+            let lines = logged(&settings, || {
+                tracing::error!("error");
+                tracing::warn!("warn");
+                tracing::info!("info");
+                tracing::debug!("debug");
+                tracing::trace!("trace");
+            });
+            assert_eq!(lines, expected, "{threshold:?}");
+        }
     }
 }

@@ -26,7 +26,7 @@ const KEPT_CAPACITY: usize = 64 * 1024;
 
 /// A line that stands for others, in the log's own layout: made by the caller because
 /// the queue knows nothing of layouts.
-pub(super) type Notice = fn(&Gap) -> String;
+pub(super) type Notice = Box<dyn Fn(&Gap) -> String + Send + Sync>;
 
 /// Lines that are missing from the log.
 #[derive(Debug, Default)]
@@ -186,9 +186,11 @@ impl Queue {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => pause(),
                 // A reader that went away may come back (a named pipe), a full disk may
-                // be emptied: these lines are lost, the next ones are tried again.
+                // be emptied: this line is lost, the next one is tried again.
                 Err(error) => {
-                    let lost = std::mem::take(&mut rest);
+                    let end = rest.iter().position(|byte| *byte == b'\n');
+                    let (lost, after) = rest.split_at(end.map_or(rest.len(), |end| end + 1));
+                    rest = after;
                     self.note_failure(&mut self.state().failure, lost, error);
                 }
             }
@@ -286,7 +288,7 @@ mod tests {
 
     fn queue_over_a_pipe() -> (Arc<Queue>, PipeReader) {
         let (reader, writer) = io::pipe().expect("the system makes a pipe");
-        (Arc::new(Queue::new(Box::new(writer), notice)), reader)
+        (Arc::new(Queue::new(Box::new(writer), Box::new(notice))), reader)
     }
 
     fn line(number: usize) -> String {
@@ -383,7 +385,7 @@ mod tests {
             }
         }
         let (reader, writer) = io::pipe().expect("the system makes a pipe");
-        let queue = Arc::new(Queue::new(Box::new(FailsOnce(true, writer)), notice));
+        let queue = Arc::new(Queue::new(Box::new(FailsOnce(true, writer)), Box::new(notice)));
         queue.start_writer().expect("the writer starts");
         queue.push("lost\n");
         assert!(queue.flush(PATIENCE));

@@ -102,8 +102,8 @@ impl Reporter {
             }
             Err(text) => match self.complaints.failed(Instant::now()) {
                 None => {}
-                Some(1) => tracing::warn!("{text}"),
-                Some(count) => tracing::warn!("{text} ({count} times since the last line)"),
+                Some(1) => tracing::error!("{text}"),
+                Some(count) => tracing::error!("{text} ({count} times since the last line)"),
             },
         }
     }

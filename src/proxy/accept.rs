@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
-use tracing::info;
+use tracing::error;
 
 use super::worker::Workers;
 use super::{Shared, connection};
@@ -33,7 +33,12 @@ pub(super) async fn run(
     let acceptor = match listener.into_acceptor() {
         Ok(acceptor) => acceptor,
         Err(error) => {
-            info!(target: class::CONN_ERRS, "error accepting connection: {error}");
+            error!(
+                target: class::CONN_ERRS,
+                event = "accept_failed",
+                error = %error,
+                "error accepting connection: {error}"
+            );
             return;
         }
     };
@@ -66,7 +71,12 @@ async fn accept_all(shared: &Arc<Shared>, acceptor: &Acceptor, workers: &Workers
             Err(error) => {
                 shared.surroundings.metrics.accept_failed();
                 let text = acceptor.accept_error_text(&error);
-                info!(target: class::CONN_ERRS, "error accepting connection: {text}");
+                error!(
+                    target: class::CONN_ERRS,
+                    event = "accept_failed",
+                    error = text,
+                    "error accepting connection: {text}"
+                );
                 drop(permit);
                 tokio::time::sleep(pause).await;
                 pause = pause.saturating_mul(2).min(LONGEST_PAUSE);

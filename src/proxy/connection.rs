@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use tokio::time::Instant;
-use tracing::info;
+use tracing::{debug, error, info, warn};
 
 use super::accept::Arrival;
 use super::handshake::{self, Failure};
@@ -15,7 +15,7 @@ use super::upstream::{self, Unreached, Upstream};
 use super::{Shared, Side, deadline_after};
 use crate::authorization::Admission;
 use crate::logging::class;
-use crate::metrics::{DialFailure, HandshakeFailure, Registry};
+use crate::metrics::{DialFailure, HandshakeFailure, Reason as _, Registry};
 use crate::net::{Accepted, Stream};
 use crate::tls::{Established, Facts, PeerIdentity, Session};
 
@@ -65,7 +65,12 @@ async fn join(shared: &Shared, accepted: Accepted) -> Option<Joined> {
         Ok(stream) => stream,
         Err(error) => {
             shared.surroundings.metrics.accept_failed();
-            info!(target: class::CONN_ERRS, "error accepting connection: cannot use the accepted socket: {error}");
+            error!(
+                target: class::CONN_ERRS,
+                event = "accept_failed",
+                error = %error,
+                "error accepting connection: cannot use the accepted socket: {error}"
+            );
             return None;
         }
     };
@@ -79,6 +84,16 @@ async fn join(shared: &Shared, accepted: Accepted) -> Option<Joined> {
                 admission,
                 facts,
             } = established;
+            debug!(
+                target: class::CONNS,
+                event = "peer_admitted",
+                peer = %stream.peer().address(),
+                subject = peer.as_ref().map(|peer| peer.subject()),
+                reason = %admission.reason(),
+                "admitted {}: {}",
+                stream.peer().address(),
+                admission.reason()
+            );
             (admission, Some(TlsPeer { session, peer, facts }))
         }
     };
@@ -93,7 +108,7 @@ async fn join(shared: &Shared, accepted: Accepted) -> Option<Joined> {
     match reached {
         Ok(upstream) => join_ends(stream, tls, upstream),
         Err(mut unreached) => {
-            dial_failed(shared, &unreached);
+            dial_failed(shared, &stream.peer().address().to_string(), &unreached);
             if let Some(mut tls) = tls {
                 handshake::hang_up(&mut tls.session, &mut stream).await;
             }
@@ -201,7 +216,14 @@ async fn shake_hands(shared: &Shared, stream: &mut Stream, deadline: Instant) ->
     metrics.handshake_took(started.elapsed());
     if let Err(Failure { reason, text }) = &outcome {
         metrics.handshake_failed(*reason);
-        info!(target: class::HANDSHAKE_ERRS, "error on TLS handshake from {from}: {text}");
+        warn!(
+            target: class::HANDSHAKE_ERRS,
+            event = "handshake_failed",
+            peer = from,
+            reason = reason.label(),
+            error = text,
+            "error on TLS handshake from {from}: {text}"
+        );
     }
     if was_refused {
         unless_draining(shared, handshake::say_farewell(stream)).await;
@@ -209,13 +231,23 @@ async fn shake_hands(shared: &Shared, stream: &mut Stream, deadline: Instant) ->
     outcome.ok()
 }
 
-fn dial_failed(shared: &Shared, unreached: &Unreached) {
+fn dial_failed(shared: &Shared, peer: &str, unreached: &Unreached) {
     let metrics = &shared.surroundings.metrics;
     metrics.dial_failed(unreached.reason);
     if let Some(reason) = unreached.handshake {
         metrics.target_handshake_failed(reason);
     }
-    info!(target: class::CONN_ERRS, "{}: {}", unreached.phrase(), unreached.text);
+    error!(
+        target: class::CONN_ERRS,
+        event = "dial_failed",
+        peer,
+        target = shared.target.text(),
+        reason = unreached.reason.label(),
+        error = unreached.text,
+        "{}: {}",
+        unreached.phrase(),
+        unreached.text
+    );
 }
 
 /// The outcome of `work`, or nothing if the process began to drain first.
@@ -232,24 +264,44 @@ impl Joined {
     async fn relay(self, shared: &Shared) {
         let Self { pipe, tls, plain } = self;
         let opened = Instant::now();
-        info!(target: class::CONNS, "opening pipe: {pipe} ");
+        info!(
+            target: class::CONNS,
+            event = "connection_opened",
+            peer = %pipe.peer(),
+            target = %pipe.target(),
+            subject = pipe.subject(),
+            "opening pipe: {pipe} "
+        );
         let deadlines = Deadlines {
             close_timeout: shared.limits.close_timeout,
             end_of_life: shared.limits.max_lifetime.map(deadline_after),
         };
         let watcher = Watcher {
+            pipe: &pipe,
             metrics: &shared.surroundings.metrics,
             is_tls_accepted: pipe.is_tls_accepted(),
         };
         let volume = relay::relay(tls, plain, deadlines, &watcher).await;
         let (forwarded, returned) = watcher.directions(volume);
-        let summary = pipe.summary(forwarded, returned, opened.elapsed());
-        info!(target: class::CONNS, "closed pipe: {pipe} {summary}");
+        let open = opened.elapsed();
+        info!(
+            target: class::CONNS,
+            event = "connection_closed",
+            peer = %pipe.peer(),
+            target = %pipe.target(),
+            subject = pipe.subject(),
+            forwarded,
+            returned,
+            duration = open.as_secs_f64(),
+            "closed pipe: {pipe} {}",
+            pipe.summary(forwarded, returned, open)
+        );
     }
 }
 
 /// Logs and counts what happens in a relay.
 struct Watcher<'a> {
+    pipe: &'a Pipe,
     metrics: &'a Registry,
     is_tls_accepted: bool,
 }
@@ -273,7 +325,14 @@ impl Observer for Watcher<'_> {
     }
 
     fn failed(&self, text: &str) {
-        info!(target: class::CONN_ERRS, "error during copy: {text}");
+        warn!(
+            target: class::CONN_ERRS,
+            event = "copy_failed",
+            peer = %self.pipe.peer(),
+            target = %self.pipe.target(),
+            error = text,
+            "error during copy: {text}"
+        );
     }
 
     fn timed_out(&self, text: &str) {

@@ -11,7 +11,7 @@ use crate::tls::PeerIdentity;
 pub(super) struct Pipe {
     left: Label,
     right: Label,
-    peer: Option<PeerIdentity>,
+    certificate: Option<PeerIdentity>,
     tls_accepted: bool,
 }
 
@@ -21,7 +21,7 @@ impl Pipe {
         Self {
             left,
             right,
-            peer,
+            certificate: peer,
             tls_accepted: true,
         }
     }
@@ -31,7 +31,7 @@ impl Pipe {
         Self {
             left,
             right,
-            peer,
+            certificate: peer,
             tls_accepted: false,
         }
     }
@@ -39,6 +39,21 @@ impl Pipe {
     /// Whether the end that connected is the one that speaks TLS.
     pub(super) fn is_tls_accepted(&self) -> bool {
         self.tls_accepted
+    }
+
+    /// The end that connected.
+    pub(super) fn peer(&self) -> impl fmt::Display + '_ {
+        self.left.address()
+    }
+
+    /// The end that was reached for it.
+    pub(super) fn target(&self) -> impl fmt::Display + '_ {
+        self.right.address()
+    }
+
+    /// Whom the certificate of the TLS end is about, if it showed one.
+    pub(super) fn subject(&self) -> Option<String> {
+        self.certificate.as_ref().map(|peer| peer.subject())
     }
 
     /// What the line that tells of the end adds.
@@ -54,10 +69,7 @@ impl Pipe {
 
 impl fmt::Display for Pipe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let secured = self
-            .peer
-            .as_ref()
-            .map_or_else(|| "no cert".to_owned(), |peer| peer.subject());
+        let secured = self.subject().unwrap_or_else(|| "no cert".to_owned());
         let (left, right) = if self.tls_accepted {
             (secured.as_str(), "no tls")
         } else {

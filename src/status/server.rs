@@ -168,7 +168,7 @@ impl Site {
             Scheme::Http => self.http(stream).await,
             Scheme::Https(config) => match secure::handshake(stream, config(), self.head_limit).await {
                 Ok(stream) => self.http(stream).await,
-                Err(error) => tracing::warn!("http: TLS handshake error from {peer}: {error}"),
+                Err(error) => tracing::warn!(peer, error, "http: TLS handshake error from {peer}: {error}"),
             },
         }
     }
@@ -399,7 +399,7 @@ impl<L: Listen> Entrance<L> {
     fn failed(&mut self, error: &io::Error) {
         let pause = self.pause;
         let text = self.listener.accept_error_text(error);
-        tracing::warn!("http: Accept error: {text}; retrying in {pause:?}");
+        tracing::error!(error = text, "http: Accept error: {text}; retrying in {pause:?}");
         self.not_before = Some(Instant::now() + pause);
         self.pause = (pause * 2).min(ACCEPT_PAUSES.1);
     }

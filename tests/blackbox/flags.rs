@@ -455,7 +455,7 @@ fn flags_not_built_yet_are_refused_by_name_and_not_as_unknown() {
     let global = "--use-workload-api --no-use-workload-api --use-workload-api-addr=x --use-workload-api-timeout=1s \
                   --pkcs11-module=x --pkcs11-token-label=x --pkcs11-pin=x --cipher-suites=AES \
                   --allow-unsafe-cipher-suites --max-tls-version=TLS1.3 \
-                  --enable-pprof --syslog --no-syslog --help-man --help-custom-man --completion-bash \
+                  --enable-pprof --no-enable-pprof --help-man --help-custom-man --completion-bash \
                   --completion-script-bash --completion-script-zsh";
     let server = "--target-status=http://x \
                   --allow-spki-pin=x --allow-policy=x --allow-query=x --auto-acme-cert=x --auto-acme-email=x \

@@ -97,7 +97,7 @@ pub(crate) fn with_etc(command: &mut Command, directory: &Path, files: &[(&str, 
 }
 
 /// A tool that only root can use.
-fn as_root(tool: &str) -> Option<PathBuf> {
+pub(crate) fn as_root(tool: &str) -> Option<PathBuf> {
     if fs::metadata("/proc/self").expect("procfs").uid() == 0 {
         return require_tool(tool);
     }

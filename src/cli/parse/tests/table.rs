@@ -10,8 +10,8 @@ fn flags_not_built_yet_are_told_from_unknown_ones() {
     for (words, flag) in [
         ("client --verify-policy x", "--verify-policy"),
         ("client --verify-policy=x", "--verify-policy"),
-        ("--syslog", "--syslog"),
-        ("--no-syslog server", "--no-syslog"),
+        ("--enable-pprof", "--enable-pprof"),
+        ("--no-enable-pprof server", "--no-enable-pprof"),
         ("server --allow-policy=x", "--allow-policy"),
         ("--max-tls-version=TLS1.3", "--max-tls-version"),
         ("--help-man", "--help-man"),

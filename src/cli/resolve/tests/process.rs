@@ -150,6 +150,25 @@ fn limits_and_durations_are_taken_as_given() {
 }
 
 #[test]
+fn the_log_goes_where_it_is_told_to() {
+    let logging = |words: &str| run(&format!("{SERVER} --keystore=s --allow-all {words}")).logging;
+    assert_eq!(logging(""), logging::Settings::default());
+    let settings = logging("--syslog --log-format=json --log-level=debug");
+    let tag = "ghostunnel".to_owned();
+    assert_eq!(
+        settings,
+        logging::Settings {
+            destination: logging::Destination::Syslog { tag },
+            format: logging::Format::Json,
+            threshold: logging::Threshold::Debug,
+            ..logging::Settings::default()
+        }
+    );
+    assert_eq!(logging("--log-level=warn").threshold, logging::Threshold::Warn);
+    assert_eq!(logging("--log-level=error").threshold, logging::Threshold::Error);
+}
+
+#[test]
 fn metrics_go_where_they_are_told_to() {
     let metrics = |words: &str| config(&format!("{SERVER} --keystore=s --allow-all {words}")).metrics;
     let nobody = metrics("--metrics-url=");
