@@ -134,7 +134,7 @@ mod linux {
 
     use ghostunnel::app::sandbox_plan::{self, Environment};
     use ghostunnel::config::{ClientAuth, Config, Mode, Tunnel};
-    use ghostunnel::net::{ListenAddr, Reach, TargetAddr};
+    use ghostunnel::net::{Inherited, ListenAddr, Reach, TargetAddr};
     use ghostunnel::sandbox::{Access, FileRule, Outcome, Plan, PortRule, Report, enter};
     use ghostunnel::{authorization, credentials, lifecycle, metrics, proxy, sandbox};
 
@@ -309,7 +309,7 @@ mod linux {
             ListenAddr::parse(&format!("unix:{}", path.display()), Reach::LocalOnly).expect("listen");
         let target_addr = TargetAddr::parse(&format!("localhost:{port}"), Reach::LocalOnly).expect("target");
         let config = config(&listen, &target_addr, &tls);
-        let bound = listen.bind().expect("bind");
+        let bound = listen.bind(&mut Inherited::default()).expect("bind");
         let report = enter(&sandbox_plan::plan(&config, &Environment::of_process()));
         require_enforced(&report)?;
         assert_eq!(report.skipped, []);

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::Config;
 use crate::credentials::{Identity, Trust};
-use crate::net::{HostPort, Kind, ListenAddr, TargetAddr, UnixName};
+use crate::net::{HostPort, Kind, ListenAddr, ListenKind, TargetAddr, UnixName};
 use crate::sandbox::{Access, FileRule, Plan, PortRule, Skipped};
 
 /// What a plan depends on beside the configuration.
@@ -190,14 +190,15 @@ impl<F: Files> Draft<'_, F> {
         }
     }
 
-    /// TCP listeners are bound already. A socket file is made and removed later.
+    /// TCP listeners are bound already, and so is what was inherited. A socket file is made and removed later.
     fn listener(&mut self, why: &'static str, address: &ListenAddr) {
         match address.kind() {
-            Kind::Unix(UnixName::Path(path)) => {
+            ListenKind::Address(Kind::Unix(UnixName::Path(path))) => {
                 let directory = self.directory(path);
                 self.allow(&directory, Access::Listen, why, false);
             }
-            Kind::Unix(UnixName::Abstract(_) | UnixName::Unnamed) | Kind::Tcp(_) => {}
+            ListenKind::Address(Kind::Unix(UnixName::Abstract(_) | UnixName::Unnamed) | Kind::Tcp(_))
+            | ListenKind::Inherited(_) => {}
         }
     }
 
@@ -442,6 +443,12 @@ mod tests {
             Case {
                 addresses: ("unix:/srv/in/a.sock", "unix:/srv/out/b.sock", Some("unix:s.sock")),
                 files: &["listen /srv/in", "connect /srv/out", "listen /here"],
+                connect: &[53],
+                skipped: &[],
+            },
+            Case {
+                addresses: ("systemd:in", "unix:@out", Some("systemd:status")),
+                files: &[],
                 connect: &[53],
                 skipped: &[],
             },

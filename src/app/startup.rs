@@ -28,7 +28,7 @@ use crate::lifecycle::{
 };
 use crate::logging::{self, Log};
 use crate::metrics::Registry;
-use crate::net::{Bound, Listener, Resolver};
+use crate::net::{Bound, Inherited, Listener, Resolver};
 use crate::proxy::{Surroundings, Workers};
 use crate::sandbox;
 use crate::status::{self, SandboxView, Scheme, Sources};
@@ -151,18 +151,22 @@ struct Acquired {
 
 fn acquire(config: &Config) -> Result<Acquired, StartError> {
     raise_descriptor_limit();
-    let bind = |tunnel: &Arc<Tunnel>| {
-        tunnel
-            .listen
-            .bind()
-            .map_err(|error| StartError::listening(tunnel, error))
-    };
-    let tunnels = config.tunnels.iter().map(bind).collect::<Result<_, _>>()?;
-    let status = config
-        .status
-        .as_ref()
-        .map(|status| status.listen.bind())
-        .transpose();
+    let mut inherited = Inherited::default();
+    let acquired = bind(config, &mut inherited);
+    for line in inherited.unusable() {
+        info!("warning: {line}");
+    }
+    acquired
+}
+
+fn bind(config: &Config, inherited: &mut Inherited) -> Result<Acquired, StartError> {
+    let mut tunnels = Vec::with_capacity(config.tunnels.len());
+    for tunnel in &config.tunnels {
+        let bound = tunnel.listen.bind(inherited);
+        tunnels.push(bound.map_err(|error| StartError::listening(tunnel, error))?);
+    }
+    let status = config.status.as_ref();
+    let status = status.map(|status| status.listen.bind(inherited)).transpose();
     let status = status.map_err(|error| StartError::status(config.tunnels.first(), error))?;
     Ok(Acquired {
         tunnels,

@@ -20,8 +20,8 @@ pub(super) enum GlobalError {
     StatusAddress(AddressError),
     #[error("invalid --status network {0:?}: http(s):// scheme requires a HOST:PORT target")]
     StatusNetwork(&'static str),
-    #[error("invalid --status network {0:?}: this version does not have socket activation yet")]
-    StatusActivation(&'static str),
+    #[error("invalid --status address: launchd socket activation is only supported on darwin")]
+    StatusLaunchd,
     #[error("--connect-timeout duration must not be zero")]
     ZeroConnectTimeout,
 }
@@ -92,9 +92,14 @@ pub enum ConfigError {
     /// A listen address that is no address.
     #[error("invalid --listen address: {}{}", .0, .0.remedy())]
     ListenAddress(AddressError),
-    /// A socket to be inherited.
-    #[error("invalid --listen network {0:?}: this version does not have socket activation yet")]
-    ListenActivation(&'static str),
+    /// A socket to be inherited from a service manager that does not exist here.
+    #[error("launchd socket activation is only supported on darwin")]
+    ListenLaunchd,
+    /// One inherited socket for tunnel and status port; carries its name.
+    #[error(
+        "--listen and --status cannot both use systemd:{0}: give the sockets different names (FileDescriptorName=)"
+    )]
+    OneSocketForBoth(String),
     /// A client whose target has no host whose name the server could prove.
     #[error(
         "--target {target} does not name the server: give the name in its certificate with --override-server-name"

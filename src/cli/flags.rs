@@ -357,8 +357,9 @@ pub(super) static FLAGS: &[Flag] = &[
         Global,
         "status",
         Text(|args| &mut args.status),
-        "Serve status and metrics on [http(s)://]HOST:PORT or unix:PATH; over TLS with the tunnel's own \
-         certificate unless http:// or a UNIX socket is given, or there is none and https:// is not given.",
+        "Serve status and metrics on [http(s)://]HOST:PORT, unix:PATH or systemd:NAME; over TLS with the tunnel's \
+         own certificate unless http://, a UNIX socket or systemd: is given, or there is none and https:// is not \
+         given.",
     )
     .placeholder("ADDR"),
     flag(
@@ -421,7 +422,7 @@ pub(super) static FLAGS: &[Flag] = &[
         Server,
         "listen",
         Text(|args| &mut args.listen),
-        "Where to accept TLS connections: HOST:PORT or unix:PATH.",
+        "Where to accept TLS connections: HOST:PORT, unix:PATH, or systemd:NAME for a socket that systemd has opened.",
     )
     .placeholder("ADDR")
     .required(),
@@ -505,8 +506,8 @@ pub(super) static FLAGS: &[Flag] = &[
         Client,
         "listen",
         Text(|args| &mut args.listen),
-        "Where to accept plaintext connections: HOST:PORT or unix:PATH; must be local unless --unsafe-listen \
-         is given.",
+        "Where to accept plaintext connections: HOST:PORT, unix:PATH, or systemd:NAME for a socket that systemd \
+         has opened; must be local unless --unsafe-listen is given.",
     )
     .placeholder("ADDR")
     .required(),

@@ -14,7 +14,7 @@ use super::{Breakage, DemoOptions, ModeWord, Run};
 use crate::authorization::{Rules, UriPattern};
 use crate::config::{ClientAuth, Config, Mode, Tunnel};
 use crate::metrics::PostUrl;
-use crate::net::{AddressError, ForwardProxy, Kind, ListenAddr, Reach, TargetAddr};
+use crate::net::{AddressError, ForwardProxy, Kind, ListenAddr, ListenKind, Reach, TargetAddr};
 use crate::proxy::HeaderDetail;
 use crate::{credentials, lifecycle, logging, metrics, proxy, sandbox, status, tls};
 
@@ -48,6 +48,7 @@ pub(super) fn run(mode: ModeWord, args: &Args, global: Global) -> Run {
         ModeWord::Server => server(args, global.limits),
         ModeWord::Client => client(args, global.limits),
     };
+    let tunnel = tunnel.and_then(|tunnel| apart_from_status(tunnel, global.status.as_ref()));
     let config = tunnel.map(|tunnel| Config {
         tunnels: vec![Arc::new(tunnel)],
         status: global.status,
@@ -266,16 +267,26 @@ fn through_proxy(args: &Args, target: TargetAddr) -> Result<TargetAddr, ConfigEr
 fn listen(args: &Args, reach: Reach) -> Result<ListenAddr, ConfigError> {
     parse_listen(typed(&args.listen), reach).map_err(|error| match error {
         AddressError::NotLocal(_) => ConfigError::ListenNotLocal,
-        AddressError::UnsupportedNetwork(network) => ConfigError::ListenActivation(network),
+        AddressError::UnsupportedNetwork(_) => ConfigError::ListenLaunchd,
         error => ConfigError::ListenAddress(error),
     })
+}
+
+/// One inherited socket can't serve both: which of them got a connection would be chance.
+fn apart_from_status(tunnel: Tunnel, status: Option<&status::Settings>) -> Result<Tunnel, ConfigError> {
+    match (tunnel.listen.kind(), status.map(|status| status.listen.kind())) {
+        (ListenKind::Inherited(name), Some(ListenKind::Inherited(other))) if name == other => {
+            Err(ConfigError::OneSocketForBoth(name.clone()))
+        }
+        _ => Ok(tunnel),
+    }
 }
 
 /// An address to listen on, with a port that exists: unlike a target's, it is needed
 /// right after this.
 fn parse_listen(text: &str, reach: Reach) -> Result<ListenAddr, AddressError> {
     let listen = ListenAddr::parse(text, reach)?;
-    if let Kind::Tcp(address) = listen.kind() {
+    if let ListenKind::Address(Kind::Tcp(address)) = listen.kind() {
         address.port_number()?;
     }
     Ok(listen)
@@ -332,16 +343,19 @@ fn status(args: &Args) -> Result<Option<status::Settings>, GlobalError> {
         AddressError::UnsupportedNetwork(network) if scheme_free.is_some() => {
             GlobalError::StatusNetwork(network)
         }
-        AddressError::UnsupportedNetwork(network) => GlobalError::StatusActivation(network),
+        AddressError::UnsupportedNetwork(_) => GlobalError::StatusLaunchd,
         error => GlobalError::StatusAddress(error),
     })?;
-    let transport = match listen.kind() {
-        Kind::Unix(_) if scheme_free.is_some() => return Err(GlobalError::StatusNetwork("unix")),
-        Kind::Unix(_) => status::Transport::Http,
-        Kind::Tcp(_) if plain.is_some() => status::Transport::Http,
-        Kind::Tcp(_) if scheme_free.is_some() => status::Transport::Https,
-        Kind::Tcp(_) => status::Transport::PreferHttps,
+    let (network, transport) = match listen.kind() {
+        ListenKind::Address(Kind::Tcp(_)) if plain.is_some() => ("tcp", status::Transport::Http),
+        ListenKind::Address(Kind::Tcp(_)) if scheme_free.is_some() => ("tcp", status::Transport::Https),
+        ListenKind::Address(Kind::Tcp(_)) => ("tcp", status::Transport::PreferHttps),
+        ListenKind::Address(Kind::Unix(_)) => ("unix", status::Transport::Http),
+        ListenKind::Inherited(_) => ("systemd", status::Transport::Http),
     };
+    if scheme_free.is_some() && network != "tcp" {
+        return Err(GlobalError::StatusNetwork(network));
+    }
     Ok(Some(status::Settings {
         listen,
         transport,

@@ -1,4 +1,4 @@
-//! Address grammar: `HOST:PORT`, `unix:PATH`, `unix:@ABSTRACT`.
+//! Address grammar: `HOST:PORT`, `unix:PATH`, `unix:@ABSTRACT`, and for listeners `systemd:NAME`.
 //!
 //! Prefixes are compared case-sensitively on the raw text, first match wins. Parsing
 //! checks the shape only; hosts are looked up when an address is used. A port is
@@ -19,7 +19,8 @@ use super::resolve;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reach {
     /// Only `localhost:`, `127.0.0.1:`, `[::1]:` and `unix:` forms are allowed, and a
-    /// `localhost` must resolve to loopback, at start and at each use.
+    /// `localhost` must resolve to loopback, at start and at each use. Where an inherited
+    /// socket listens is for the service manager to say.
     LocalOnly,
     /// Any address (`--unsafe-listen`, `--unsafe-target`, or an end that speaks TLS).
     Anywhere,
@@ -56,12 +57,21 @@ pub enum Kind {
     Unix(UnixName),
 }
 
+/// Where a listener comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ListenKind {
+    /// It is opened at an address.
+    Address(Kind),
+    /// `systemd:NAME`: it was opened by the service manager and is inherited under this name.
+    Inherited(String),
+}
+
 /// Where a tunnel or the status port listens. Built only by [`ListenAddr::parse`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenAddr {
     text: String,
     reach: Reach,
-    kind: Kind,
+    kind: ListenKind,
 }
 
 /// Where connections go. Built only by [`TargetAddr::parse`].
@@ -125,15 +135,20 @@ impl AddressError {
 impl ListenAddr {
     /// Parses a listen address.
     ///
-    /// With [`Reach::LocalOnly`] the text must start with one of the safe prefixes.
+    /// With [`Reach::LocalOnly`] the text must start with one of the safe prefixes. `launchd:`
+    /// is one of them, but refused: it exists on another system.
     pub fn parse(text: &str, reach: Reach) -> Result<Self, AddressError> {
         if reach == Reach::LocalOnly && activation(text).is_none() {
             require_local(text)?;
         }
+        let kind = match text.strip_prefix("systemd:") {
+            Some(name) => ListenKind::Inherited(name.to_owned()),
+            None => ListenKind::Address(Kind::parse(text)?),
+        };
         Ok(Self {
             text: text.to_owned(),
             reach,
-            kind: Kind::parse(text)?,
+            kind,
         })
     }
 
@@ -142,8 +157,8 @@ impl ListenAddr {
         &self.text
     }
 
-    /// What the address leads to.
-    pub fn kind(&self) -> &Kind {
+    /// Where the listener comes from.
+    pub fn kind(&self) -> &ListenKind {
         &self.kind
     }
 
@@ -478,17 +493,12 @@ mod tests {
                 .kind()
                 .clone()
         };
-        assert_eq!(
-            kind("unix:rel.sock"),
-            Kind::Unix(UnixName::Path("rel.sock".into()))
-        );
-        assert_eq!(kind("unix:///a/b"), Kind::Unix(UnixName::Path("///a/b".into())));
-        assert_eq!(
-            kind("unix:@name"),
-            Kind::Unix(UnixName::Abstract(b"name".to_vec()))
-        );
-        assert_eq!(kind("unix:@"), Kind::Unix(UnixName::Abstract(Vec::new())));
-        assert_eq!(kind("unix:"), Kind::Unix(UnixName::Unnamed));
+        let unix = |name| ListenKind::Address(Kind::Unix(name));
+        assert_eq!(kind("unix:rel.sock"), unix(UnixName::Path("rel.sock".into())));
+        assert_eq!(kind("unix:///a/b"), unix(UnixName::Path("///a/b".into())));
+        assert_eq!(kind("unix:@name"), unix(UnixName::Abstract(b"name".to_vec())));
+        assert_eq!(kind("unix:@"), unix(UnixName::Abstract(Vec::new())));
+        assert_eq!(kind("unix:"), unix(UnixName::Unnamed));
     }
 
     #[test]
@@ -528,13 +538,21 @@ mod tests {
     }
 
     #[test]
-    fn activation_sockets_are_refused_with_either_reach() {
+    fn inherited_sockets_are_listeners_with_either_reach_and_never_targets() {
         for reach in [Reach::LocalOnly, Reach::Anywhere] {
             for (text, word) in [("systemd:x", "systemd"), ("launchd:", "launchd")] {
                 let refused = AddressError::UnsupportedNetwork(word);
-                assert_eq!(ListenAddr::parse(text, reach), Err(refused.clone()));
                 assert_eq!(TargetAddr::parse(text, reach), Err(refused));
             }
+            for (text, name) in [("systemd:x", "x"), ("systemd:", ""), ("systemd:a:b", "a:b")] {
+                let address = ListenAddr::parse(text, reach).expect(text);
+                assert_eq!(address.kind(), &ListenKind::Inherited(name.to_owned()));
+                assert_eq!(address.text(), text);
+            }
+            assert_eq!(
+                ListenAddr::parse("launchd:x", reach),
+                Err(AddressError::UnsupportedNetwork("launchd"))
+            );
         }
         assert_eq!(error("Systemd"), "address Systemd: missing port in address");
     }

@@ -17,7 +17,8 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::address::{HostPort, Kind, ListenAddr, Reach, UnixName};
+use super::activation::{ActivationError, Inherited};
+use super::address::{HostPort, Kind, ListenAddr, ListenKind, Reach, UnixName};
 use super::error_text;
 use super::resolve::{self, LookupError};
 use super::socket_file::{self, Failure, SocketFile};
@@ -62,18 +63,36 @@ pub enum ListenError {
         /// What is in the way.
         obstacle: Obstacle,
     },
+    /// The service manager has not passed the socket.
+    #[error(transparent)]
+    Inherited(#[from] ActivationError),
+    /// An inherited socket can't be served.
+    #[error("inherited socket {name}: {call}: {}", error_text::phrase(.error))]
+    Unfit {
+        /// Its name.
+        name: String,
+        /// What failed: `getsockname`, `fcntl`, `setsockopt`.
+        call: &'static str,
+        /// What the system said.
+        error: io::Error,
+    },
 }
 
 impl ListenAddr {
-    /// Resolves the address and binds a TCP socket to it; only checks a UNIX name.
+    /// Resolves the address and binds a TCP socket to it; only checks a UNIX name; takes a socket
+    /// of the service manager.
     ///
     /// Blocks on the system's resolver. Of several addresses the first IPv4 one is
     /// taken, else the first; without a host it is `0.0.0.0`. Two processes of one user
     /// may share a port (SO_REUSEPORT), so that one can take over from the other.
-    pub fn bind(&self) -> Result<Bound, ListenError> {
+    pub fn bind(&self, inherited: &mut Inherited) -> Result<Bound, ListenError> {
         let backlog = backlog();
         match self.kind() {
-            Kind::Tcp(address) => {
+            ListenKind::Inherited(name) => Ok(Bound(State::Inherited {
+                socket: inherited.take(name)?,
+                name: name.clone(),
+            })),
+            ListenKind::Address(Kind::Tcp(address)) => {
                 let address = choose(address, self.reach())?;
                 let socket = bind_tcp(address)?;
                 Ok(Bound(State::Tcp {
@@ -82,7 +101,7 @@ impl ListenAddr {
                     backlog,
                 }))
             }
-            Kind::Unix(name) => {
+            ListenKind::Address(Kind::Unix(name)) => {
                 name.to_socket_address().map_err(|_| too_long(name))?;
                 Ok(Bound(State::Unix {
                     name: name.clone(),
@@ -139,6 +158,10 @@ enum State {
         name: UnixName,
         backlog: i32,
     },
+    Inherited {
+        socket: Socket,
+        name: String,
+    },
 }
 
 impl Bound {
@@ -147,6 +170,10 @@ impl Bound {
         match &self.0 {
             State::Tcp { socket, address, .. } => Some(local_address(socket, *address).port()),
             State::Unix { .. } => None,
+            State::Inherited { socket, .. } => {
+                let address = socket.local_addr().ok()?;
+                address.as_socket().map(|address| address.port())
+            }
         }
     }
 
@@ -162,6 +189,7 @@ impl Bound {
                 backlog,
             } => listen_tcp(socket, address, backlog),
             State::Unix { name, backlog } => listen_unix(name, backlog),
+            State::Inherited { socket, name } => adapt(socket, name),
         }
     }
 }
@@ -215,6 +243,31 @@ fn listen_unix(name: UnixName, backlog: i32) -> Result<Listener, ListenError> {
         socket,
         local,
         is_wildcard: false,
+    })
+}
+
+/// Gives an inherited socket, which listens already, the options of our own. Its UNIX path is the
+/// service manager's to remove.
+fn adapt(socket: Socket, name: String) -> Result<Listener, ListenError> {
+    let failed = |call: &'static str| {
+        let name = name.clone();
+        move |error: io::Error| ListenError::Unfit { name, call, error }
+    };
+    socket.set_nonblocking(true).map_err(failed("fcntl"))?;
+    let address = socket.local_addr().map_err(failed("getsockname"))?;
+    let (local, is_wildcard) = match address.as_socket() {
+        Some(address) => {
+            set_tcp_options(SockRef::from(&socket)).map_err(failed("setsockopt"))?;
+            let is_wildcard = address.ip().to_canonical().is_unspecified();
+            (Label::tcp(address), is_wildcard)
+        }
+        None => (Label::unix(&address), false),
+    };
+    Ok(Listener {
+        _file: None,
+        socket,
+        local,
+        is_wildcard,
     })
 }
 

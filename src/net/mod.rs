@@ -5,6 +5,7 @@
 //! dialling belong to the runtime of the caller. Texts of errors are an interface:
 //! they keep the phrases that operators of Ghostunnel 1.11.1 match on.
 
+mod activation;
 mod address;
 mod dial;
 mod error_text;
@@ -16,7 +17,8 @@ mod stale_socket;
 mod stream;
 mod url;
 
-pub use address::{AddressError, HostPort, Kind, ListenAddr, Reach, TargetAddr, UnixName};
+pub use activation::{ActivationError, Inherited};
+pub use address::{AddressError, HostPort, Kind, ListenAddr, ListenKind, Reach, TargetAddr, UnixName};
 pub use dial::{Destination, DialError, dial};
 pub use forward_proxy::{ForwardProxy, ProxyError, SocksError, TalkError, UnknownScheme};
 pub use listen::{Accepted, Acceptor, Bound, ListenError, Listener};

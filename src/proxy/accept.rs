@@ -99,7 +99,7 @@ mod tests {
     use super::*;
     use crate::lifecycle::{Drain, Pulse};
     use crate::metrics::Registry;
-    use crate::net::{ListenAddr, Reach, Resolver, TargetAddr};
+    use crate::net::{Inherited, ListenAddr, Reach, Resolver, TargetAddr};
     use crate::tls::ClientAuth;
     use crate::tls::test_support::{Scene, everybody};
 
@@ -133,7 +133,7 @@ mod tests {
         let address = ListenAddr::parse(&format!("unix:{}", path.display()), Reach::Anywhere);
         let listener = address
             .expect("a path")
-            .bind()
+            .bind(&mut Inherited::default())
             .expect("free")
             .listen()
             .expect("free");

@@ -3,6 +3,7 @@
 //! One test binary, so that it links once. `GHOSTUNNEL_BIN` names another binary to test.
 
 mod access;
+mod activation;
 mod client;
 mod demo;
 mod deployments;

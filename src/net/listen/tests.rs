@@ -11,12 +11,16 @@ fn address(text: &str) -> ListenAddr {
 }
 
 fn open(text: &str) -> Listener {
-    address(text).bind().expect(text).listen().expect(text)
+    address(text)
+        .bind(&mut Inherited::default())
+        .expect(text)
+        .listen()
+        .expect(text)
 }
 
 fn failure(text: &str) -> String {
     address(text)
-        .bind()
+        .bind(&mut Inherited::default())
         .and_then(Bound::listen)
         .expect_err(text)
         .to_string()
@@ -24,7 +28,9 @@ fn failure(text: &str) -> String {
 
 #[test]
 fn a_bound_port_refuses_until_it_listens() {
-    let bound = address("127.0.0.1:0").bind().expect("bind");
+    let bound = address("127.0.0.1:0")
+        .bind(&mut Inherited::default())
+        .expect("bind");
     let port = bound.port().expect("port");
     assert_ne!(port, 0);
     let refused = std::net::TcpStream::connect(("127.0.0.1", port)).expect_err("not listening");
@@ -42,7 +48,7 @@ fn hosts_choose_the_expected_address() {
         ("localhost:", "127.0.0.1:"),
         ("[::]:0", "[::]:"),
     ] {
-        let Ok(bound) = address(text).bind() else {
+        let Ok(bound) = address(text).bind(&mut Inherited::default()) else {
             assert!(text.starts_with('['), "{text}");
             eprintln!("SKIPPED: no IPv6 here");
             continue;
@@ -114,7 +120,10 @@ fn a_path_may_have_107_bytes() {
     };
     open(&format!("unix:{}", fill(107)));
     let long = format!("unix:{}", fill(108));
-    let error = address(&long).bind().expect_err("too long").to_string();
+    let error = address(&long)
+        .bind(&mut Inherited::default())
+        .expect_err("too long")
+        .to_string();
     assert!(
         error.contains("bind: invalid argument (the name is too long"),
         "{error}"
@@ -126,7 +135,7 @@ fn a_path_appears_with_listen_and_goes_with_the_listener() {
     let folder = tempfile::tempdir().expect("folder");
     let path = folder.path().join("s");
     let text = format!("unix:{}", path.display());
-    let bound = address(&text).bind().expect("bind");
+    let bound = address(&text).bind(&mut Inherited::default()).expect("bind");
     assert_eq!(bound.port(), None);
     assert!(!path.exists());
     let listener = bound.listen().expect("listen");

@@ -74,7 +74,12 @@ fn a_client_listens_on_the_machine_unless_told_otherwise() {
         assert_refused(&client(""), &[(&format!("--listen={listen}"), local)]);
     }
     assert_eq!(tunnel(&client("--unsafe-listen --listen=:1")).listen.text(), ":1");
-    assert_eq!(tunnel(&client("--listen=unix:/x")).listen.text(), "unix:/x");
+    for listen in ["unix:/x", "systemd:x"] {
+        assert_eq!(
+            tunnel(&client(&format!("--listen={listen}"))).listen.text(),
+            listen
+        );
+    }
 }
 
 #[test]
@@ -101,8 +106,13 @@ fn listen_addresses_are_checked_for_shape_and_port() {
                 "invalid --listen address: lookup tcp/nosuch: unknown port",
             ),
             (
-                "--listen=systemd:x",
-                "invalid --listen network \"systemd\": this version does not have socket activation yet",
+                "--listen=launchd:x",
+                "launchd socket activation is only supported on darwin",
+            ),
+            (
+                "--listen=systemd:x --status=systemd:x",
+                "--listen and --status cannot both use systemd:x: give the sockets different names \
+                 (FileDescriptorName=)",
             ),
         ],
     );
@@ -113,9 +123,15 @@ fn listen_addresses_are_checked_for_shape_and_port() {
         "0.0.0.0:443",
         "unix:",
         "unix:/x",
+        "systemd:x",
+        "systemd:",
+        "systemd:x --status=systemd:y",
     ] {
+        let (listen, more) = listen.split_once(' ').unwrap_or((listen, ""));
         assert_eq!(
-            tunnel(&format!("{server} --listen={listen}")).listen.text(),
+            tunnel(&format!("{server} --listen={listen} {more}"))
+                .listen
+                .text(),
             listen
         );
     }
@@ -128,7 +144,7 @@ fn listen_addresses_are_checked_for_shape_and_port() {
             ),
             (
                 "--listen=launchd:x",
-                "invalid --listen network \"launchd\": this version does not have socket activation yet",
+                "launchd socket activation is only supported on darwin",
             ),
         ],
     );

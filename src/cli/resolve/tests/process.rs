@@ -64,8 +64,8 @@ fn global_checks_are_usage_errors_in_known_order() {
             "invalid --status network \"systemd\": http(s):// scheme requires a HOST:PORT target",
         ),
         (
-            "--status=systemd:x",
-            "invalid --status network \"systemd\": this version does not have socket activation yet",
+            "--status=launchd:x",
+            "invalid --status address: launchd socket activation is only supported on darwin",
         ),
         (
             "--connect-timeout=0",
@@ -93,6 +93,7 @@ fn the_status_port_is_served_as_its_address_says() {
         ("https://localhost:1", "localhost:1", status::Transport::Https),
         ("http://0.0.0.0:1", "0.0.0.0:1", status::Transport::Http),
         ("unix:/x", "unix:/x", status::Transport::Http),
+        ("systemd:x", "systemd:x", status::Transport::Http),
     ] {
         let settings = status(&format!("--status={text}")).expect("a status port");
         assert_eq!(
