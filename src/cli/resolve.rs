@@ -157,8 +157,15 @@ fn credentials(mode: ModeWord, args: &Args) -> Result<credentials::Selection, Co
         return Err(too_many);
     }
     let identity = match (&args.keystore, pair) {
-        (Some(path), _) => keystore(path.clone(), args),
-        (None, Some((cert, key))) => credentials::Identity::Pair { cert, key },
+        (Some(path), _) => credentials::Identity::Keystore {
+            path: path.clone(),
+            password: password(args)?,
+        },
+        (None, Some((cert, key))) => credentials::Identity::Pair {
+            cert,
+            key,
+            password: password(args)?,
+        },
         (None, None) if none => credentials::Identity::None,
         (None, None) => return Err(too_few),
     };
@@ -172,11 +179,30 @@ fn credentials(mode: ModeWord, args: &Args) -> Result<credentials::Selection, Co
     Ok(credentials::Selection { identity, trust })
 }
 
-fn keystore(path: PathBuf, args: &Args) -> credentials::Identity {
-    credentials::Identity::Keystore {
-        path,
-        password: given(&args.storepass).map(owned),
+/// One password at most. A file may be one that the service manager hands over.
+fn password(args: &Args) -> Result<credentials::Password, ConfigError> {
+    const CREDENTIAL: &str = "credential:";
+    match (given(&args.storepass), given(&args.storepass_file)) {
+        (None, None) => Ok(credentials::Password::None),
+        (Some(password), None) => Ok(credentials::Password::Given(owned(password))),
+        (None, Some(path)) => Ok(credentials::Password::File(match path.strip_prefix(CREDENTIAL) {
+            Some(name) => credential(name, args)?,
+            None => path.into(),
+        })),
+        (Some(_), Some(_)) => Err(ConfigError::SeveralPasswords),
     }
+}
+
+/// Where systemd puts a credential of this name (systemd.exec(5), "Credentials").
+fn credential(name: &str, args: &Args) -> Result<PathBuf, ConfigError> {
+    let directory = args.credentials_directory.as_ref();
+    let directory = directory.ok_or(ConfigError::NoCredentialsDirectory)?;
+    if name.is_empty() || name.contains('/') || [".", ".."].contains(&name) {
+        return Err(ConfigError::CredentialName {
+            name: name.to_owned(),
+        });
+    }
+    Ok(directory.join(name))
 }
 
 /// A copy, in whatever type guards it.

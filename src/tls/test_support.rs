@@ -12,7 +12,7 @@ use super::{
     ServerName, Session, SessionError,
 };
 use crate::authorization::Rules;
-use crate::credentials::{Identity, Selection, Store, Trust};
+use crate::credentials::{Identity, Password, Selection, Store, Trust};
 
 /// Credentials on disk, and configurations made of them.
 pub(crate) struct Scene {
@@ -29,6 +29,7 @@ impl Scene {
             identity: Identity::Pair {
                 cert: files.certificate.clone(),
                 key: files.key.clone(),
+                password: Password::None,
             },
             trust: Trust::Bundle(self.pki.ca_file.clone()),
         };
