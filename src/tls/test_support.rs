@@ -8,8 +8,8 @@ use ghostunnel_testing::{Pki, TlsClient, TlsServer, Version};
 use rustls::Connection;
 
 use super::{
-    ClientAuth, ClientConfigs, Established, Handshake, HandshakeError, Opened, Progress, ServerConfigs,
-    ServerName, Session, SessionError,
+    ClientAuth, ClientConfigs, Established, Handshake, HandshakeError, Opened, Options, Progress,
+    ServerConfigs, ServerName, Session, SessionError,
 };
 use crate::authorization::Rules;
 use crate::credentials::{Identity, Selection, Store, Trust};
@@ -37,7 +37,7 @@ impl Scene {
 
     pub(crate) fn server_configs(&self, client_auth: ClientAuth) -> ServerConfigs {
         let store = self.store(&self.pki.server_files);
-        ServerConfigs::new(&store.current(), client_auth).expect("there is a certificate")
+        ServerConfigs::new(&store.current(), client_auth, Options::default()).expect("there is a certificate")
     }
 
     /// Our side as a server that admits every client of the authority.
@@ -52,7 +52,7 @@ impl Scene {
         let name = ServerName {
             text: name.to_owned(),
         };
-        let configs = ClientConfigs::new(&store.current(), name, everybody());
+        let configs = ClientConfigs::new(&store.current(), name, everybody(), Options::default());
         configs.handshake().expect("a client can always start")
     }
 
