@@ -4,6 +4,7 @@
 use crate::authorization::UriPatternError;
 use crate::metrics::PostUrlError;
 use crate::net::{AddressError, UnknownScheme};
+use crate::proxy::AnnouncersError;
 
 /// A refusal that concerns the process as a whole, reported as a usage error.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -81,6 +82,20 @@ pub enum ConfigError {
     /// Two ways to ask for a PROXY protocol header.
     #[error("--proxy-protocol and --proxy-protocol-mode are mutually exclusive")]
     SeveralHeaders,
+    /// Senders of PROXY protocol headers that are nobody.
+    #[error("invalid --proxy-protocol-accept: {0}")]
+    Announcers(AnnouncersError),
+    /// None of them can connect to a UNIX socket.
+    #[error(
+        "--proxy-protocol-accept names no peer that could connect to a UNIX socket: give \
+         --proxy-protocol-accept=unix"
+    )]
+    AnnouncersNotUnix,
+    /// None of them can connect to a TCP port.
+    #[error(
+        "--proxy-protocol-accept names no peer that could connect to a TCP port: give addresses or ranges"
+    )]
+    AnnouncersNotTcp,
     /// A client's target that can only be listened on.
     #[error("invalid --target network {0:?}: client mode requires a HOST:PORT TCP target")]
     ClientTargetNetwork(&'static str),

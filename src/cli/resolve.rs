@@ -15,7 +15,7 @@ use crate::authorization::{Rules, UriPattern};
 use crate::config::{ClientAuth, Config, Mode, Tunnel};
 use crate::metrics::PostUrl;
 use crate::net::{AddressError, ForwardProxy, Kind, ListenAddr, ListenKind, Reach, TargetAddr};
-use crate::proxy::HeaderDetail;
+use crate::proxy::{Announcers, HeaderDetail};
 use crate::{credentials, lifecycle, logging, metrics, proxy, sandbox, status, tls};
 
 /// Settings of the process and limits of its tunnel, checked.
@@ -92,7 +92,12 @@ fn server(args: &Args, limits: proxy::Limits) -> Result<Tunnel, ConfigError> {
         }),
     };
     let listen = listen(args, Reach::Anywhere)?;
-    let mode = Mode::Server { client_auth, header };
+    let announcers = announcers(args, &listen)?;
+    let mode = Mode::Server {
+        client_auth,
+        header,
+        announcers,
+    };
     Ok(Tunnel {
         listen,
         target,
@@ -242,6 +247,22 @@ fn header(args: &Args) -> Result<Option<HeaderDetail>, ConfigError> {
         // Of the words that the parser lets through, tls-full is left.
         (false, Some(_)) => Ok(Some(HeaderDetail::TlsFull)),
         (false, None) => Ok(None),
+    }
+}
+
+/// Who may send PROXY protocol headers, among those who can connect at all.
+fn announcers(args: &Args, listen: &ListenAddr) -> Result<Option<Arc<Announcers>>, ConfigError> {
+    if args.proxy_protocol_accept.is_empty() {
+        return Ok(None);
+    }
+    let announcers = Announcers::parse(&args.proxy_protocol_accept).map_err(ConfigError::Announcers)?;
+    match listen.kind() {
+        ListenKind::Address(Kind::Unix(_)) if !announcers.include_unix() => {
+            Err(ConfigError::AnnouncersNotUnix)
+        }
+        ListenKind::Address(Kind::Tcp(_)) if !announcers.include_tcp() => Err(ConfigError::AnnouncersNotTcp),
+        // Of which kind an inherited socket is shows later.
+        ListenKind::Address(_) | ListenKind::Inherited(_) => Ok(Some(Arc::new(announcers))),
     }
 }
 
@@ -459,7 +480,19 @@ fn warnings(mode: ModeWord, args: &Args) -> Vec<String> {
     let never_posted = given(&args.metrics_url).is_some() && args.metrics_interval.positive().is_none();
     let unposted = never_posted
         .then(|| "--metrics-interval is not positive: nothing is ever posted to --metrics-url".to_owned());
-    durations.chain(empty_rules).chain(unposted).collect()
+    // Words that are not understood are told as an error.
+    let announcers = Announcers::parse(&args.proxy_protocol_accept).ok();
+    let unlimited: Vec<_> = announcers.iter().flat_map(Announcers::unlimited).collect();
+    let believed = unlimited.into_iter().map(|range| {
+        format!(
+            "--proxy-protocol-accept={range} lets every client claim to be any other: name the load balancers"
+        )
+    });
+    durations
+        .chain(empty_rules)
+        .chain(unposted)
+        .chain(believed)
+        .collect()
 }
 
 /// A text that is not empty: for these flags, empty means not given.
