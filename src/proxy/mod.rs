@@ -14,6 +14,7 @@ mod proxy_protocol;
 mod receive;
 mod relay;
 mod scratch;
+mod steps;
 mod upstream;
 mod worker;
 
@@ -33,6 +34,8 @@ pub use announcement::{Announcement, AnnouncementError, LONGEST, Progress, read_
 pub use announcers::{Announcers, AnnouncersError};
 pub use proxy_protocol::HeaderDetail;
 pub use worker::Workers;
+
+use steps::Steps;
 
 /// Timeouts and limits of one tunnel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,6 +93,8 @@ struct Shared {
     surroundings: Surroundings,
     /// One permit for each connection that may be held at once.
     permits: Arc<Semaphore>,
+    /// Where steps of handshakes run that may take long.
+    steps: Steps,
 }
 
 impl Proxy {
@@ -107,6 +112,7 @@ impl Proxy {
                 limits,
                 surroundings,
                 permits,
+                steps: Steps::new(steps::AT_ONCE),
             }),
         }
     }

@@ -31,6 +31,8 @@ pub struct ClientConfigs {
 struct Parts {
     resolver: Option<Arc<SingleCertAndKey>>,
     conditions: Arc<Conditions>,
+    /// Whether steps of a handshake may take long.
+    may_block: bool,
 }
 
 impl ClientConfigs {
@@ -53,11 +55,10 @@ impl ClientConfigs {
         let (name, send_name) = wire_name(&self.name.text);
         let config = parts.config(&verdict, send_name)?;
         let connection = UnbufferedClientConnection::new(Arc::new(config), name)?;
-        Ok(Handshake::new(
-            Engine::Client(Box::new(connection)),
-            verdict,
-            true,
-        ))
+        Ok(
+            Handshake::new(Engine::Client(Box::new(connection)), verdict, true)
+                .which_may_block(parts.may_block),
+        )
     }
 }
 
@@ -73,6 +74,7 @@ impl Parts {
                 usage: Usage::ServerAuth,
                 server_name: Some(name.text.clone()),
             }),
+            may_block: credentials.identity().is_some_and(|own| own.is_remote()),
         }
     }
 

@@ -36,6 +36,8 @@ struct Parts {
     resolver: Arc<SingleCertAndKey>,
     /// `None` with `--disable-authentication`.
     peers: Option<Peers>,
+    /// Whether steps of a handshake may take long.
+    may_block: bool,
 }
 
 #[derive(Debug)]
@@ -70,7 +72,8 @@ impl ServerConfigs {
             Engine::Server(Box::new(connection)),
             verdict,
             asks_for_certificate,
-        ))
+        )
+        .which_may_block(parts.may_block))
     }
 }
 
@@ -96,6 +99,7 @@ impl Parts {
         Ok(Self {
             resolver: Arc::new(SingleCertAndKey::from(identity.certified_key())),
             peers,
+            may_block: identity.is_remote(),
         })
     }
 
