@@ -136,7 +136,7 @@ const FILES: &[(&str, &str, Result<usize, &str>)] = &[
     ("openssl-mac-sha1.p12", PASSWORD, Ok(2)),
     ("openssl-no-encryption.p12", PASSWORD, Ok(2)),
     ("openssl-no-iterations.p12", PASSWORD, Ok(2)),
-    ("openssl-empty-password.p12", "", Ok(1)),
+    ("openssl-empty-password.p12", "", Ok(2)),
     ("openssl-empty-password-legacy.p12", "", Ok(1)),
     ("openssl-nothing-protected.p12", "", Ok(1)),
     ("openssl-rsa.pfx", PASSWORD, Ok(2)),
