@@ -342,6 +342,7 @@ mod linux {
             mode: Mode::Server {
                 client_auth: ClientAuth::Required(authorization::Rules::default()),
                 header: None,
+                announcers: None,
             },
             credentials: credentials::Selection {
                 identity: credentials::Identity::Pair {

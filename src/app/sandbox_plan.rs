@@ -346,6 +346,7 @@ mod tests {
             mode: Mode::Server {
                 client_auth: ClientAuth::Required(authorization::Rules::default()),
                 header: None,
+                announcers: None,
             },
             credentials: credentials::Selection {
                 identity: Identity::None,

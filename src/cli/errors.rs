@@ -6,6 +6,7 @@ use std::fmt;
 use crate::authorization::{SpkiPinError, UriPatternError};
 use crate::metrics::PostUrlError;
 use crate::net::{AddressError, UnknownScheme};
+use crate::proxy::AnnouncersError;
 use crate::tls::{CipherGroupsError, UnsupportedVersion};
 
 /// A refusal that concerns the process as a whole, reported as a usage error.
@@ -127,6 +128,20 @@ pub enum ConfigError {
     /// A maximum that is no version of TLS.
     #[error("invalid max TLS version: {0}")]
     MaxTlsVersion(UnsupportedVersion),
+    /// Senders of PROXY protocol headers that are nobody.
+    #[error("invalid --proxy-protocol-accept: {0}")]
+    Announcers(AnnouncersError),
+    /// None of them can connect to a UNIX socket.
+    #[error(
+        "--proxy-protocol-accept names no peer that could connect to a UNIX socket: give \
+         --proxy-protocol-accept=unix"
+    )]
+    AnnouncersNotUnix,
+    /// None of them can connect to a TCP port.
+    #[error(
+        "--proxy-protocol-accept names no peer that could connect to a TCP port: give addresses or ranges"
+    )]
+    AnnouncersNotTcp,
     /// A client's target that can only be listened on.
     #[error("invalid --target network {0:?}: client mode requires a HOST:PORT TCP target")]
     ClientTargetNetwork(&'static str),

@@ -246,6 +246,7 @@ pub(super) struct Args {
     pub(super) unsafe_target: bool,
     pub(super) proxy_protocol: bool,
     pub(super) proxy_protocol_mode: Option<&'static str>,
+    pub(super) proxy_protocol_accept: Vec<String>,
     pub(super) override_server_name: Option<String>,
     pub(super) proxy: Option<net::Url>,
     pub(super) allow_all: bool,
@@ -562,6 +563,15 @@ pub(super) static FLAGS: &[Flag] = &[
          also the certificate of the client.",
     )
     .placeholder("MODE"),
+    flag(
+        Server,
+        "proxy-protocol-accept",
+        Texts(|args| &mut args.proxy_protocol_accept),
+        "Expect a PROXY protocol header (v1 or v2) in front of each connection, and believe it from these peers: \
+         an IP address, a range such as 10.0.0.0/8, or unix for all peers on a UNIX socket. Nobody else may \
+         connect then.",
+    )
+    .placeholder("PEER"),
     flag(
         Server,
         "allow-all",

@@ -17,7 +17,7 @@ use super::{Breakage, DemoOptions, ModeWord, Run};
 use crate::config::{ClientAuth, Config, Mode, Tunnel};
 use crate::metrics::PostUrl;
 use crate::net::{AddressError, ForwardProxy, Kind, ListenAddr, ListenKind, Reach, TargetAddr};
-use crate::proxy::HeaderDetail;
+use crate::proxy::{Announcers, HeaderDetail};
 use crate::tls::{CipherGroups, Newest};
 use crate::{lifecycle, logging, metrics, proxy, sandbox, status, tls};
 
@@ -109,7 +109,12 @@ fn server(args: &Args, limits: proxy::Limits) -> Result<Tunnel, ConfigError> {
         false => ClientAuth::Required(access::rules("allow", args)?),
     };
     let listen = listen(args, Reach::Anywhere)?;
-    let mode = Mode::Server { client_auth, header };
+    let announcers = announcers(args, &listen)?;
+    let mode = Mode::Server {
+        client_auth,
+        header,
+        announcers,
+    };
     Ok(Tunnel {
         listen,
         target,
@@ -185,6 +190,22 @@ fn header(args: &Args) -> Result<Option<HeaderDetail>, ConfigError> {
         // Of the words that the parser lets through, tls-full is left.
         (false, Some(_)) => Ok(Some(HeaderDetail::TlsFull)),
         (false, None) => Ok(None),
+    }
+}
+
+/// Who may send PROXY protocol headers, among those who can connect at all.
+fn announcers(args: &Args, listen: &ListenAddr) -> Result<Option<Arc<Announcers>>, ConfigError> {
+    if args.proxy_protocol_accept.is_empty() {
+        return Ok(None);
+    }
+    let announcers = Announcers::parse(&args.proxy_protocol_accept).map_err(ConfigError::Announcers)?;
+    match listen.kind() {
+        ListenKind::Address(Kind::Unix(_)) if !announcers.include_unix() => {
+            Err(ConfigError::AnnouncersNotUnix)
+        }
+        ListenKind::Address(Kind::Tcp(_)) if !announcers.include_tcp() => Err(ConfigError::AnnouncersNotTcp),
+        // Of which kind an inherited socket is shows later.
+        ListenKind::Address(_) | ListenKind::Inherited(_) => Ok(Some(Arc::new(announcers))),
     }
 }
 
@@ -408,10 +429,19 @@ fn warnings(mode: ModeWord, args: &Args) -> Vec<String> {
     let unsafe_suite = groups.is_ok_and(CipherGroups::has_unsafe).then(|| {
         "--cipher-suites: UNSAFE-AZURE is left out, as suites with CBC are not supported".to_owned()
     });
+    // Words that are not understood are told as an error.
+    let announcers = Announcers::parse(&args.proxy_protocol_accept).ok();
+    let unlimited: Vec<_> = announcers.iter().flat_map(Announcers::unlimited).collect();
+    let believed = unlimited.into_iter().map(|range| {
+        format!(
+            "--proxy-protocol-accept={range} lets every client claim to be any other: name the load balancers"
+        )
+    });
     durations
         .chain(empty_rules)
         .chain(unposted)
         .chain(unsafe_suite)
+        .chain(believed)
         .collect()
 }
 

@@ -23,6 +23,7 @@ mod operator;
 mod pair;
 mod prometheus;
 mod proxy_protocol;
+mod proxy_protocol_in;
 mod push;
 mod reload;
 mod sandbox;

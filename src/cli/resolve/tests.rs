@@ -192,6 +192,56 @@ fn access_rules_become_rules() {
 }
 
 #[test]
+fn senders_of_headers_are_those_who_can_connect() {
+    let announcers = |words: &str| match &tunnel(&format!("server --target=localhost:2 {words}")).mode {
+        Mode::Server { announcers, .. } => announcers.clone(),
+        Mode::Client { .. } => panic!("{words}: a client"),
+    };
+    let rest = "--keystore=s --allow-all";
+    assert_eq!(announcers(&format!("--listen=localhost:1 {rest}")), None);
+    for (words, tcp, unix) in [
+        (
+            "--listen=localhost:1 --proxy-protocol-accept=10.0.0.1",
+            true,
+            false,
+        ),
+        ("--listen=unix:/s --proxy-protocol-accept=unix", false, true),
+        ("--listen=systemd:s --proxy-protocol-accept=unix", false, true),
+        (
+            "--listen=systemd:s --proxy-protocol-accept=unix --proxy-protocol-accept=::/0",
+            true,
+            true,
+        ),
+    ] {
+        let found = announcers(&format!("{words} {rest}")).expect(words);
+        assert_eq!(
+            (found.include_tcp(), found.include_unix()),
+            (tcp, unix),
+            "{words}"
+        );
+    }
+    assert_refused(
+        &format!("server --target=localhost:2 {rest}"),
+        &[
+            (
+                "--listen=localhost:1 --proxy-protocol-accept=unix",
+                "--proxy-protocol-accept names no peer that could connect to a TCP port: give addresses or ranges",
+            ),
+            (
+                "--listen=unix:/s --proxy-protocol-accept=::1",
+                "--proxy-protocol-accept names no peer that could connect to a UNIX socket: give \
+                 --proxy-protocol-accept=unix",
+            ),
+            (
+                "--listen=localhost:1 --proxy-protocol-accept=",
+                "invalid --proxy-protocol-accept: \"\" is neither an IP address, nor a range such as 10.0.0.0/8, nor \
+                 the word unix",
+            ),
+        ],
+    );
+}
+
+#[test]
 fn a_header_for_the_target_is_asked_for_in_one_way() {
     let header = |words: &str| match &tunnel(&format!("{SERVER} --keystore=s --allow-all {words}")).mode {
         Mode::Server { header, .. } => *header,
