@@ -514,17 +514,6 @@ fn flags_not_built_yet_are_refused_by_name_after_every_check() {
         let with_mistake = format!("{words} --allow-unsafe-cipher-suites --cipher-suites=x");
         assert_eq!(start_error_of(&with_mistake), "invalid cipher suite 'x' selected");
     }
-    for switch in [
-        "--help-man",
-        "--help-custom-man",
-        "--completion-bash",
-        "--completion-script-zsh",
-    ] {
-        assert_eq!(
-            usage_error_of(switch),
-            format!("{switch} is a flag of ghostunnel 1.11.1 that this version does not have yet"),
-        );
-    }
 }
 
 const NO_SERVER_SOURCE: &str = "at least one of --keystore, --cert/--key, --auto-acme-cert, or \

@@ -5,6 +5,7 @@
 mod access;
 mod activation;
 mod client;
+mod completion;
 mod demo;
 mod deployments;
 mod flags;
@@ -16,6 +17,7 @@ mod load;
 mod local_users;
 mod log_format;
 mod logging;
+mod man_page;
 mod memory;
 mod metrics;
 mod notify;
