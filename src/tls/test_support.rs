@@ -15,7 +15,7 @@ use super::{
     ServerConfigs, ServerName, Session, SessionError,
 };
 use crate::authorization::Rules;
-use crate::credentials::{Identity, OwnIdentity, Selection, Store, Trust};
+use crate::credentials::{Identity, OwnIdentity, Password, Selection, Store, Trust};
 
 /// Credentials on disk, and configurations made of them.
 pub(crate) struct Scene {
@@ -32,6 +32,7 @@ impl Scene {
             identity: Identity::Pair {
                 cert: files.certificate.clone(),
                 key: files.key.clone(),
+                password: Password::None,
             },
             trust: Trust::Bundle(self.pki.ca_file.clone()),
         };
