@@ -94,7 +94,7 @@ fn side(config: &Tunnel, credentials: &Credentials) -> Result<Side, StartError> 
             announcers,
         } => Side::Server {
             tls: Arc::new(
-                ServerConfigs::new(credentials, client_auth.clone())
+                ServerConfigs::new(credentials, client_auth.clone(), config.tls)
                     .map_err(|error| StartError::new("error: unable to get server TLS config", error))?,
             ),
             header: *header,
@@ -104,6 +104,7 @@ fn side(config: &Tunnel, credentials: &Credentials) -> Result<Side, StartError> 
             credentials,
             server_name.clone(),
             verify.clone(),
+            config.tls,
         ))),
     })
 }

@@ -11,8 +11,8 @@ use rustls::sign::{Signer, SigningKey};
 use rustls::{Connection, SignatureAlgorithm, SignatureScheme};
 
 use super::{
-    ClientAuth, ClientConfigs, Established, Handshake, HandshakeError, Opened, Progress, ServerConfigs,
-    ServerName, Session, SessionError,
+    ClientAuth, ClientConfigs, Established, Handshake, HandshakeError, Opened, Options, Progress,
+    ServerConfigs, ServerName, Session, SessionError,
 };
 use crate::authorization::Rules;
 use crate::credentials::{Identity, OwnIdentity, Selection, Store, Trust};
@@ -40,7 +40,7 @@ impl Scene {
 
     pub(crate) fn server_configs(&self, client_auth: ClientAuth) -> ServerConfigs {
         let store = self.store(&self.pki.server_files);
-        ServerConfigs::new(&store.current(), client_auth).expect("there is a certificate")
+        ServerConfigs::new(&store.current(), client_auth, Options::default()).expect("there is a certificate")
     }
 
     /// A server that admits every client of the authority, and whose signatures wait for `gate`.
@@ -68,7 +68,7 @@ impl Scene {
         let name = ServerName {
             text: name.to_owned(),
         };
-        let configs = ClientConfigs::new(&store.current(), name, everybody());
+        let configs = ClientConfigs::new(&store.current(), name, everybody(), Options::default());
         configs.handshake().expect("a client can always start")
     }
 
