@@ -498,10 +498,6 @@ fn flags_not_built_yet_are_refused_by_name_after_every_check() {
             "verify-policy",
         ),
         (
-            format!("{server} --key=k --allow-all --target-status=http://x"),
-            "target-status",
-        ),
-        (
             format!("{server} --key=k --allow-all --status=localhost:0 --enable-pprof"),
             "enable-pprof",
         ),

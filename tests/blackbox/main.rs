@@ -36,4 +36,5 @@ mod status;
 mod status_more;
 mod support;
 mod syslog;
+mod target_status;
 mod tls_options;
