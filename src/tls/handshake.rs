@@ -54,6 +54,8 @@ pub struct Established {
     pub admission: Admission,
     /// What was agreed on.
     pub facts: Facts,
+    /// Whether an earlier session goes on. Its peer was judged again all the same.
+    pub is_resumed: bool,
 }
 
 /// What a handshake agreed on, for a target that wants to know. Not needed by an open connection.
@@ -169,8 +171,13 @@ impl Handshake {
     /// Turns a handshake whose last step said [`Progress::Done`] into an established
     /// connection.
     pub fn finish(self) -> Result<Established, HandshakeError> {
+        let resumed = self.engine.resumed_leaf();
         let (peer, admission) = if self.verified {
-            let Some((peer, admission)) = self.verdict.take_admitted() else {
+            let admitted = match &resumed {
+                None => self.verdict.take_admitted(),
+                Some(leaf) => self.verdict.take_resumed(leaf),
+            };
+            let Some((peer, admission)) = admitted else {
                 return Err(HandshakeError::new(
                     HandshakeFailure::Internal,
                     "unauthorized: peer was not verified",
@@ -186,6 +193,7 @@ impl Handshake {
             peer,
             admission,
             facts,
+            is_resumed: resumed.is_some(),
         })
     }
 

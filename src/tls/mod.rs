@@ -15,6 +15,7 @@ mod server;
 mod session;
 #[cfg(test)]
 pub(crate) mod test_support;
+mod tickets;
 mod verify;
 
 use crate::authorization::Rules;

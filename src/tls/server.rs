@@ -14,7 +14,10 @@ use super::ClientAuth;
 use super::handshake::Handshake;
 use super::options;
 use super::session::Engine;
+use super::tickets::TicketKeys;
 use super::verify::{ClientVerifier, Conditions, Verdict};
+#[cfg(test)]
+use crate::authorization::Rules;
 use crate::credentials::Credentials;
 
 /// The credentials hold no certificate with a key, so nothing can be served with them.
@@ -38,6 +41,8 @@ struct Parts {
     peers: Option<Peers>,
     /// Whether steps of a handshake may take long.
     may_block: bool,
+    /// Nobody resumes a session without.
+    ticket_keys: Option<TicketKeys>,
 }
 
 #[derive(Debug)]
@@ -61,11 +66,25 @@ impl ServerConfigs {
         Ok(())
     }
 
+    /// Other rules with the same keys for tickets, which no reload can bring about.
+    #[cfg(test)]
+    pub(super) fn with_rules(self, credentials: &Credentials, rules: Rules) -> Self {
+        let client_auth = ClientAuth::Required(rules);
+        let fresh = Parts::new(credentials, &client_auth).expect("they were good before");
+        let old = Arc::into_inner(self.parts.into_inner()).expect("no handshake is under way");
+        let parts = ArcSwap::from_pointee(Parts {
+            ticket_keys: old.ticket_keys,
+            ..fresh
+        });
+        Self { client_auth, parts }
+    }
+
     /// A handshake with a peer that has just connected, by the newest configuration.
     pub fn handshake(&self) -> Result<Handshake, rustls::Error> {
         let parts = self.parts.load();
         let verdict = Arc::new(Verdict::default());
-        let config = parts.config(&verdict)?;
+        let mut config = parts.config(&verdict)?;
+        parts.enable_tickets(&mut config, &verdict);
         let connection = UnbufferedServerConnection::new(Arc::new(config))?;
         let asks_for_certificate = parts.peers.is_some();
         Ok(Handshake::new(
@@ -100,6 +119,7 @@ impl Parts {
             resolver: Arc::new(SingleCertAndKey::from(identity.certified_key())),
             peers,
             may_block: identity.is_remote(),
+            ticket_keys: TicketKeys::generate(),
         })
     }
 
@@ -118,8 +138,19 @@ impl Parts {
             own: Arc::clone(&self.resolver),
             verdict: Arc::clone(verdict),
         }));
+        config.ignore_client_order = true;
         without_resumption(&mut config);
         Ok(config)
+    }
+
+    /// Gives the client one ticket for its next connection, as Ghostunnel 1.11.1 does, and takes
+    /// one of an earlier connection.
+    fn enable_tickets(&self, config: &mut ServerConfig, verdict: &Arc<Verdict>) {
+        if let Some(keys) = &self.ticket_keys {
+            let conditions = self.peers.as_ref().map(|peers| Arc::clone(&peers.conditions));
+            config.ticketer = keys.ticketer(conditions, Arc::clone(verdict));
+            config.send_tls13_tickets = 1;
+        }
     }
 }
 
@@ -141,11 +172,11 @@ impl ResolvesServerCert for Resolver {
 }
 
 /// rustls resumes sessions by default, and does not ask the verifier when it does: a peer
-/// that has been thrown out of the rules would stay in for the life of its ticket.
+/// that has been thrown out of the rules would stay in for the life of its session. Tickets of
+/// our own make up for that; sessions in memory don't.
 fn without_resumption(config: &mut ServerConfig) {
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
-    config.ignore_client_order = true;
 }
 
 /// The configuration of the TLS status port: the tunnel's own certificate, no client

@@ -25,6 +25,7 @@ mod prometheus;
 mod proxy_protocol;
 mod push;
 mod reload;
+mod resumption;
 mod sandbox;
 mod server;
 mod shutdown;

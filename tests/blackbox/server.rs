@@ -266,27 +266,6 @@ mod admission {
         assert!(report.stdout.contains("New, TLSv1.3, "), "{report:?}");
     }
 
-    #[test]
-    fn sessions_are_not_resumed() {
-        let served = Served::start(Pki::new(), &["--allow-cn=client"]);
-        for version in Version::BOTH {
-            let client = served
-                .client()
-                .identity(&served.pki.client)
-                .version(version)
-                .resuming();
-            for attempt in ["first", "second", "third"] {
-                let peer = served.greet(&client).expect("admitted");
-                assert!(!peer.facts().is_resumed, "{version:?}, {attempt} connection");
-            }
-            let Some(messages) = served.messages(version) else {
-                return;
-            };
-            assert!(messages.contains("Finished"), "{messages}");
-            assert!(!messages.contains("NewSessionTicket"), "{version:?}: {messages}");
-        }
-    }
-
     /// A peer that has the certificate but not the key is nobody.
     #[test]
     fn certificate_without_its_key_is_refused() {
