@@ -11,7 +11,7 @@ use rustls::sign::SingleCertAndKey;
 
 use super::ServerName;
 use super::handshake::Handshake;
-use super::options;
+use super::options::{Options, Protocol};
 use super::session::Engine;
 use super::verify::{Conditions, ServerVerifier, Verdict};
 use crate::authorization::Rules;
@@ -23,6 +23,7 @@ use crate::credentials::Credentials;
 pub struct ClientConfigs {
     name: ServerName,
     rules: Rules,
+    protocol: Protocol,
     parts: ArcSwap<Parts>,
 }
 
@@ -37,9 +38,14 @@ struct Parts {
 
 impl ClientConfigs {
     /// Builds the first configuration.
-    pub fn new(credentials: &Credentials, name: ServerName, rules: Rules) -> Self {
+    pub fn new(credentials: &Credentials, name: ServerName, rules: Rules, options: Options) -> Self {
         let parts = ArcSwap::from_pointee(Parts::new(credentials, &name, &rules));
-        Self { name, rules, parts }
+        Self {
+            name,
+            rules,
+            protocol: Protocol::new(options),
+            parts,
+        }
     }
 
     /// Makes dials that start from now on use these credentials.
@@ -53,7 +59,7 @@ impl ClientConfigs {
         let parts = self.parts.load();
         let verdict = Arc::new(Verdict::default());
         let (name, send_name) = wire_name(&self.name.text);
-        let config = parts.config(&verdict, send_name)?;
+        let config = parts.config(&verdict, send_name, &self.protocol)?;
         let connection = UnbufferedClientConnection::new(Arc::new(config), name)?;
         Ok(
             Handshake::new(Engine::Client(Box::new(connection)), verdict, true)
@@ -78,13 +84,18 @@ impl Parts {
         }
     }
 
-    fn config(&self, verdict: &Arc<Verdict>, send_name: bool) -> Result<ClientConfig, rustls::Error> {
+    fn config(
+        &self,
+        verdict: &Arc<Verdict>,
+        send_name: bool,
+        protocol: &Protocol,
+    ) -> Result<ClientConfig, rustls::Error> {
         let verifier = ServerVerifier {
             conditions: Arc::clone(&self.conditions),
             verdict: Arc::clone(verdict),
         };
-        let builder = ClientConfig::builder_with_provider(options::provider())
-            .with_safe_default_protocol_versions()?
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&protocol.provider))
+            .with_protocol_versions(protocol.versions)?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier));
         let mut config = match &self.resolver {

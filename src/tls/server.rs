@@ -12,7 +12,7 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 
 use super::ClientAuth;
 use super::handshake::Handshake;
-use super::options;
+use super::options::{Options, Protocol};
 use super::session::Engine;
 use super::tickets::TicketKeys;
 use super::verify::{ClientVerifier, Conditions, Verdict};
@@ -30,6 +30,7 @@ pub struct NotServable;
 #[derive(Debug)]
 pub struct ServerConfigs {
     client_auth: ClientAuth,
+    protocol: Protocol,
     parts: ArcSwap<Parts>,
 }
 
@@ -53,9 +54,17 @@ struct Peers {
 
 impl ServerConfigs {
     /// Builds the first configuration.
-    pub fn new(credentials: &Credentials, client_auth: ClientAuth) -> Result<Self, NotServable> {
+    pub fn new(
+        credentials: &Credentials,
+        client_auth: ClientAuth,
+        options: Options,
+    ) -> Result<Self, NotServable> {
         let parts = ArcSwap::from_pointee(Parts::new(credentials, &client_auth)?);
-        Ok(Self { client_auth, parts })
+        Ok(Self {
+            client_auth,
+            protocol: Protocol::new(options),
+            parts,
+        })
     }
 
     /// Makes handshakes that start from now on use these credentials. Connections that are
@@ -76,14 +85,18 @@ impl ServerConfigs {
             ticket_keys: old.ticket_keys,
             ..fresh
         });
-        Self { client_auth, parts }
+        Self {
+            client_auth,
+            parts,
+            ..self
+        }
     }
 
     /// A handshake with a peer that has just connected, by the newest configuration.
     pub fn handshake(&self) -> Result<Handshake, rustls::Error> {
         let parts = self.parts.load();
         let verdict = Arc::new(Verdict::default());
-        let mut config = parts.config(&verdict)?;
+        let mut config = parts.config(&verdict, &self.protocol)?;
         parts.enable_tickets(&mut config, &verdict);
         let connection = UnbufferedServerConnection::new(Arc::new(config))?;
         let asks_for_certificate = parts.peers.is_some();
@@ -123,9 +136,9 @@ impl Parts {
         })
     }
 
-    fn config(&self, verdict: &Arc<Verdict>) -> Result<ServerConfig, rustls::Error> {
-        let builder =
-            ServerConfig::builder_with_provider(options::provider()).with_safe_default_protocol_versions()?;
+    fn config(&self, verdict: &Arc<Verdict>, protocol: &Protocol) -> Result<ServerConfig, rustls::Error> {
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&protocol.provider))
+            .with_protocol_versions(protocol.versions)?;
         let builder = match &self.peers {
             None => builder.with_no_client_auth(),
             Some(peers) => builder.with_client_cert_verifier(Arc::new(ClientVerifier {
@@ -181,7 +194,10 @@ fn without_resumption(config: &mut ServerConfig) {
 
 /// The configuration of the TLS status port: the tunnel's own certificate, no client
 /// certificate asked. `None` when the credentials have no certificate.
-pub fn status_config(credentials: &Credentials) -> Option<Arc<ServerConfig>> {
+pub fn status_config(credentials: &Credentials, options: Options) -> Option<Arc<ServerConfig>> {
     let parts = Parts::new(credentials, &ClientAuth::Disabled).ok()?;
-    parts.config(&Arc::default()).ok().map(Arc::new)
+    parts
+        .config(&Arc::default(), &Protocol::new(options))
+        .ok()
+        .map(Arc::new)
 }

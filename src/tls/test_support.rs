@@ -11,8 +11,8 @@ use rustls::sign::{Signer, SigningKey};
 use rustls::{Connection, SignatureAlgorithm, SignatureScheme};
 
 use super::{
-    ClientAuth, ClientConfigs, Established, Handshake, HandshakeError, Opened, Progress, ServerConfigs,
-    ServerName, Session, SessionError,
+    ClientAuth, ClientConfigs, Established, Handshake, HandshakeError, Opened, Options, Progress,
+    ServerConfigs, ServerName, Session, SessionError,
 };
 use crate::authorization::Rules;
 use crate::credentials::{Credentials, Identity, OwnIdentity, Selection, Store, Trust};
@@ -44,7 +44,8 @@ impl Scene {
     }
 
     pub(crate) fn server_configs(&self, client_auth: ClientAuth) -> ServerConfigs {
-        ServerConfigs::new(&self.server_credentials(), client_auth).expect("there is a certificate")
+        let credentials = self.server_credentials();
+        ServerConfigs::new(&credentials, client_auth, Options::default()).expect("there is a certificate")
     }
 
     /// A server that admits every client of the authority, and whose signatures wait for `gate`.
@@ -57,7 +58,12 @@ impl Scene {
         };
         let remote = OwnIdentity::remote(local.chain().to_vec(), Arc::new(key)).expect("a pair");
         let credentials = credentials.with_identity(remote);
-        ServerConfigs::new(&credentials, ClientAuth::Required(everybody())).expect("there is a certificate")
+        ServerConfigs::new(
+            &credentials,
+            ClientAuth::Required(everybody()),
+            Options::default(),
+        )
+        .expect("there is a certificate")
     }
 
     /// Our side as a server that admits every client of the authority.
@@ -72,7 +78,7 @@ impl Scene {
         let name = ServerName {
             text: name.to_owned(),
         };
-        let configs = ClientConfigs::new(&store.current(), name, everybody());
+        let configs = ClientConfigs::new(&store.current(), name, everybody(), Options::default());
         configs.handshake().expect("a client can always start")
     }
 

@@ -34,3 +34,4 @@ mod status;
 mod status_more;
 mod support;
 mod syslog;
+mod tls_options;

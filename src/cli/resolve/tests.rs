@@ -1,11 +1,13 @@
 mod addresses;
 mod order;
 mod process;
+mod rows;
 
 use std::ffi::OsString;
 
 use super::super::{Command, parse};
 use super::*;
+use crate::authorization::{Rules, UriPattern};
 use crate::credentials::{Identity, Trust};
 
 fn parse_words(words: &str) -> Result<Command, String> {
