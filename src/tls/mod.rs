@@ -7,10 +7,13 @@
 //! not read or write sockets; `proxy` does.
 
 mod alert;
+mod choice;
 mod client;
 mod handshake;
+mod hello;
 mod options;
 mod outgoing;
+mod p521;
 mod server;
 mod session;
 #[cfg(test)]

@@ -12,6 +12,7 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 
 use super::ClientAuth;
 use super::handshake::Handshake;
+use super::hello::Hello;
 use super::options::{Options, Protocol};
 use super::session::Engine;
 use super::tickets::TicketKeys;
@@ -94,18 +95,37 @@ impl ServerConfigs {
 
     /// A handshake with a peer that has just connected, by the newest configuration.
     pub fn handshake(&self) -> Result<Handshake, rustls::Error> {
-        let parts = self.parts.load();
+        let parts = self.parts.load_full();
         let verdict = Arc::new(Verdict::default());
-        let mut config = parts.config(&verdict, &self.protocol)?;
-        parts.enable_tickets(&mut config, &verdict);
-        let connection = UnbufferedServerConnection::new(Arc::new(config))?;
-        let asks_for_certificate = parts.peers.is_some();
-        Ok(Handshake::new(
-            Engine::Server(Box::new(connection)),
-            verdict,
-            asks_for_certificate,
-        )
-        .which_may_block(parts.may_block))
+        let engine = parts.engine(&verdict, &self.protocol)?;
+        let (asks_for_certificate, may_block) = (parts.peers.is_some(), parts.may_block);
+        let protocol = self.protocol.clone();
+        Ok(Handshake::new(engine, verdict, asks_for_certificate)
+            .which_may_block(may_block)
+            .undecided(Undecided { parts, protocol }))
+    }
+}
+
+/// What can still be decided for a connection until rustls sees the client's hello.
+#[derive(Debug)]
+pub(super) struct Undecided {
+    parts: Arc<Parts>,
+    protocol: Protocol,
+}
+
+impl Undecided {
+    /// Whether a client that could do better was made to try an older version.
+    pub(super) fn is_inappropriate_fallback(&self, hello: &Hello) -> bool {
+        self.protocol.is_inappropriate_fallback(hello)
+    }
+
+    /// The engine for this client, where the usual one would choose otherwise.
+    pub(super) fn engine_for(&self, hello: &Hello, verdict: &Arc<Verdict>) -> Option<Engine> {
+        let protocol = Protocol {
+            provider: self.protocol.provider_for(hello)?,
+            ..self.protocol.clone()
+        };
+        self.parts.engine(verdict, &protocol).ok()
     }
 }
 
@@ -154,6 +174,13 @@ impl Parts {
         config.ignore_client_order = true;
         without_resumption(&mut config);
         Ok(config)
+    }
+
+    fn engine(&self, verdict: &Arc<Verdict>, protocol: &Protocol) -> Result<Engine, rustls::Error> {
+        let mut config = self.config(verdict, protocol)?;
+        self.enable_tickets(&mut config, verdict);
+        let connection = UnbufferedServerConnection::new(Arc::new(config))?;
+        Ok(Engine::Server(Box::new(connection)))
     }
 
     /// Gives the client one ticket for its next connection, as Ghostunnel 1.11.1 does, and takes

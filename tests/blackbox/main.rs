@@ -4,6 +4,7 @@
 
 mod access;
 mod activation;
+mod choice;
 mod client;
 mod demo;
 mod deployments;

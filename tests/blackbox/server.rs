@@ -617,7 +617,7 @@ mod suites {
         let own = pki.authority.issue(&Pki::server_request().key(KeyKind::Rsa2048));
         pki.server_files = own.write_to(pki.dir(), "own");
         let served = Served::start(pki, &["--allow-cn=client"]);
-        for group in ["X25519", "P-256", "P-384"] {
+        for group in ["X25519", "P-256", "P-384", "P-521"] {
             for version in Version::BOTH {
                 let Some(suite) = served.chosen_suite(&[option(version), "-groups", group]) else {
                     return;
