@@ -4,6 +4,7 @@
 
 mod access;
 mod activation;
+mod choice;
 mod client;
 mod completion;
 mod demo;
@@ -28,6 +29,7 @@ mod proxy_protocol;
 mod proxy_protocol_in;
 mod push;
 mod reload;
+mod resumption;
 mod sandbox;
 mod server;
 mod shutdown;
