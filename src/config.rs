@@ -39,6 +39,8 @@ pub struct Tunnel {
     pub mode: Mode,
     /// Where certificate, key and trust anchors come from.
     pub credentials: credentials::Selection,
+    /// Versions and cipher suites, also those of the status port.
+    pub tls: tls::Options,
     /// Timeouts and the concurrency limit.
     pub limits: proxy::Limits,
 }
@@ -52,6 +54,8 @@ pub enum Mode {
         client_auth: ClientAuth,
         /// What the target is told of each peer in a PROXY protocol header, if anything.
         header: Option<proxy::HeaderDetail>,
+        /// Who tells in a PROXY protocol header whom it passes on; then everybody must.
+        announcers: Option<Arc<proxy::Announcers>>,
     },
     /// Plaintext in, TLS out.
     Client {

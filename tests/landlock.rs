@@ -342,6 +342,7 @@ mod linux {
             mode: Mode::Server {
                 client_auth: ClientAuth::Required(authorization::Rules::default()),
                 header: None,
+                announcers: None,
             },
             credentials: credentials::Selection {
                 identity: credentials::Identity::Pair {
@@ -350,6 +351,7 @@ mod linux {
                 },
                 trust: credentials::Trust::System,
             },
+            tls: ghostunnel::tls::Options::default(),
             limits: proxy::Limits {
                 connect_timeout: Duration::from_secs(10),
                 close_timeout: Duration::from_secs(60),

@@ -346,11 +346,13 @@ mod tests {
             mode: Mode::Server {
                 client_auth: ClientAuth::Required(authorization::Rules::default()),
                 header: None,
+                announcers: None,
             },
             credentials: credentials::Selection {
                 identity: Identity::None,
                 trust: Trust::Bundle("/ca/bundle.pem".into()),
             },
+            tls: crate::tls::Options::default(),
             limits: proxy::Limits {
                 connect_timeout: Duration::ZERO,
                 close_timeout: Duration::ZERO,

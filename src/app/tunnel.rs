@@ -88,17 +88,23 @@ fn target_remedy(error: &LookupError) -> &'static str {
 
 fn side(config: &Tunnel, credentials: &Credentials) -> Result<Side, StartError> {
     Ok(match &config.mode {
-        Mode::Server { client_auth, header } => Side::Server {
+        Mode::Server {
+            client_auth,
+            header,
+            announcers,
+        } => Side::Server {
             tls: Arc::new(
-                ServerConfigs::new(credentials, client_auth.clone())
+                ServerConfigs::new(credentials, client_auth.clone(), config.tls)
                     .map_err(|error| StartError::new("error: unable to get server TLS config", error))?,
             ),
             header: *header,
+            announcers: announcers.clone(),
         },
         Mode::Client { server_name, verify } => Side::Client(Arc::new(ClientConfigs::new(
             credentials,
             server_name.clone(),
             verify.clone(),
+            config.tls,
         ))),
     })
 }

@@ -4,6 +4,7 @@
 //! [`Decision`]. Does not look at chains, names of servers or connections.
 
 mod acl;
+mod spki_pin;
 mod uri_pattern;
 
 use std::fmt;
@@ -11,6 +12,7 @@ use std::net::IpAddr;
 
 use ghostunnel_pki::Identity;
 
+pub use spki_pin::{PinAlgorithm, SpkiPin, SpkiPinError};
 pub use uri_pattern::{UriPattern, UriPatternError};
 
 /// Access rules of one tunnel (`--allow-*` of a server, `--verify-*` of a client): any

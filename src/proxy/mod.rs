@@ -4,12 +4,17 @@
 //! [`Workers`] until the drain begins. `connection.rs` tells the life of one connection.
 
 mod accept;
+mod announcement;
+mod announcers;
 mod connection;
+mod crc32c;
 mod handshake;
 mod pipe;
 mod proxy_protocol;
+mod receive;
 mod relay;
 mod scratch;
+mod steps;
 mod upstream;
 mod worker;
 
@@ -25,8 +30,12 @@ use crate::metrics::Registry;
 use crate::net::{Listener, Resolver, TargetAddr};
 use crate::tls::{ClientConfigs, ServerConfigs};
 
+pub use announcement::{Announcement, AnnouncementError, LONGEST, Progress, read_on};
+pub use announcers::{Announcers, AnnouncersError};
 pub use proxy_protocol::HeaderDetail;
 pub use worker::Workers;
+
+use steps::Steps;
 
 /// Timeouts and limits of one tunnel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +60,8 @@ pub enum Side {
         tls: Arc<ServerConfigs>,
         /// What the target is told of each peer in a PROXY protocol header, if anything.
         header: Option<HeaderDetail>,
+        /// Who tells in a PROXY protocol header whom it passes on. If anybody does, everybody must.
+        announcers: Option<Arc<Announcers>>,
     },
     /// Peers are local and plain, the target speaks TLS.
     Client(Arc<ClientConfigs>),
@@ -82,6 +93,8 @@ struct Shared {
     surroundings: Surroundings,
     /// One permit for each connection that may be held at once.
     permits: Arc<Semaphore>,
+    /// Where steps of handshakes run that may take long.
+    steps: Steps,
 }
 
 impl Proxy {
@@ -99,6 +112,7 @@ impl Proxy {
                 limits,
                 surroundings,
                 permits,
+                steps: Steps::new(steps::AT_ONCE),
             }),
         }
     }

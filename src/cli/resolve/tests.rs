@@ -1,11 +1,13 @@
 mod addresses;
 mod order;
 mod process;
+mod rows;
 
 use std::ffi::OsString;
 
 use super::super::{Command, parse};
 use super::*;
+use crate::authorization::{Rules, UriPattern};
 use crate::credentials::{Identity, Trust};
 
 fn parse_words(words: &str) -> Result<Command, String> {
@@ -186,6 +188,56 @@ fn access_rules_become_rules() {
     assert_eq!(
         rules.uris.iter().map(UriPattern::text).collect::<Vec<_>>(),
         ["x://*", "y://**"]
+    );
+}
+
+#[test]
+fn senders_of_headers_are_those_who_can_connect() {
+    let announcers = |words: &str| match &tunnel(&format!("server --target=localhost:2 {words}")).mode {
+        Mode::Server { announcers, .. } => announcers.clone(),
+        Mode::Client { .. } => panic!("{words}: a client"),
+    };
+    let rest = "--keystore=s --allow-all";
+    assert_eq!(announcers(&format!("--listen=localhost:1 {rest}")), None);
+    for (words, tcp, unix) in [
+        (
+            "--listen=localhost:1 --proxy-protocol-accept=10.0.0.1",
+            true,
+            false,
+        ),
+        ("--listen=unix:/s --proxy-protocol-accept=unix", false, true),
+        ("--listen=systemd:s --proxy-protocol-accept=unix", false, true),
+        (
+            "--listen=systemd:s --proxy-protocol-accept=unix --proxy-protocol-accept=::/0",
+            true,
+            true,
+        ),
+    ] {
+        let found = announcers(&format!("{words} {rest}")).expect(words);
+        assert_eq!(
+            (found.include_tcp(), found.include_unix()),
+            (tcp, unix),
+            "{words}"
+        );
+    }
+    assert_refused(
+        &format!("server --target=localhost:2 {rest}"),
+        &[
+            (
+                "--listen=localhost:1 --proxy-protocol-accept=unix",
+                "--proxy-protocol-accept names no peer that could connect to a TCP port: give addresses or ranges",
+            ),
+            (
+                "--listen=unix:/s --proxy-protocol-accept=::1",
+                "--proxy-protocol-accept names no peer that could connect to a UNIX socket: give \
+                 --proxy-protocol-accept=unix",
+            ),
+            (
+                "--listen=localhost:1 --proxy-protocol-accept=",
+                "invalid --proxy-protocol-accept: \"\" is neither an IP address, nor a range such as 10.0.0.0/8, nor \
+                 the word unix",
+            ),
+        ],
     );
 }
 
