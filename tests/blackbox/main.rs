@@ -13,6 +13,7 @@ mod flags;
 mod forward_proxy;
 mod half_close;
 mod hostile;
+mod keystores;
 mod limits;
 mod load;
 mod local_users;
