@@ -343,11 +343,13 @@ mod linux {
                 client_auth: ClientAuth::Required(authorization::Rules::default()),
                 header: None,
                 announcers: None,
+                target_status: None,
             },
             credentials: credentials::Selection {
                 identity: credentials::Identity::Pair {
                     cert: tls.join("file"),
                     key: tls.join("link"),
+                    password: credentials::Password::None,
                 },
                 trust: credentials::Trust::System,
             },

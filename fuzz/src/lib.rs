@@ -259,7 +259,7 @@ pub fn keystore_pem(data: &[u8]) {
     }
     if let Ok(entry) = Entry::from_blocks(found) {
         assert!(!entry.chain().is_empty());
-        let _ = entry.private_key();
+        let _ = entry.private_key("password");
         assert!(!entry.into_chain().is_empty());
     }
 }

@@ -229,6 +229,9 @@ pub(super) struct Args {
     pub(super) cert: Option<PathBuf>,
     pub(super) key: Option<PathBuf>,
     pub(super) storepass: Option<String>,
+    pub(super) storepass_file: Option<String>,
+    /// `CREDENTIALS_DIRECTORY`, which stands for no flag.
+    pub(super) credentials_directory: Option<PathBuf>,
     pub(super) cacert: Option<PathBuf>,
     pub(super) use_workload_api: bool,
     pub(super) workload_api_addr: Option<String>,
@@ -350,7 +353,7 @@ pub(super) static FLAGS: &[Flag] = &[
         Global,
         "keystore",
         Path(|args| &mut args.keystore),
-        "PEM file that holds both certificate chain and private key.",
+        "File that holds both certificate chain and private key: PEM, PKCS#12, JCEKS or JKS.",
     )
     .placeholder("PATH")
     .variable("KEYSTORE_PATH"),
@@ -360,9 +363,22 @@ pub(super) static FLAGS: &[Flag] = &[
     flag(Global, "key", Path(|args| &mut args.key), "PEM file with the private key that belongs to --cert.")
         .placeholder("PATH")
         .variable("KEY_PATH"),
-    flag(Global, "storepass", Text(|args| &mut args.storepass), "Password of the keystore; PEM needs none.")
-        .placeholder("PASS")
-        .variable("KEYSTORE_PASS"),
+    flag(
+        Global,
+        "storepass",
+        Text(|args| &mut args.storepass),
+        "Password of the keystore, or of an encrypted private key in PEM.",
+    )
+    .placeholder("PASS")
+    .variable("KEYSTORE_PASS"),
+    flag(
+        Global,
+        "storepass-file",
+        Text(|args| &mut args.storepass_file),
+        "File with that password. credential:NAME is a credential of systemd.",
+    )
+    .placeholder("PATH")
+    .variable("KEYSTORE_PASS_FILE"),
     flag(
         Global,
         "cacert",

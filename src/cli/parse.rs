@@ -4,7 +4,7 @@
 //! follows Ghostunnel 1.11.1. [`interpret`] reads like that order.
 
 use std::ffi::{OsStr, OsString};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::errors::GlobalError;
 use super::flags::{self, Args, CommandWord, FLAGS, Flag, Immediate, Kind};
@@ -358,6 +358,7 @@ fn fill_in(args: &mut Args, line: &Line, environment: Environment<'_>) -> Result
     }
     let lookup = |variable| environment(variable).filter(|value| !value.is_empty());
     let heeds_environment = line.command != Some(CommandWord::Demo);
+    args.credentials_directory = lookup("CREDENTIALS_DIRECTORY").map(PathBuf::from);
     for flag in FLAGS
         .iter()
         .filter(|flag| flag.scope.covers(line.command) && !line.has(flag))

@@ -4,6 +4,7 @@
 
 mod access;
 mod activation;
+mod choice;
 mod client;
 mod completion;
 mod demo;
@@ -30,6 +31,7 @@ mod proxy_protocol;
 mod proxy_protocol_in;
 mod push;
 mod reload;
+mod resumption;
 mod sandbox;
 mod server;
 mod shutdown;
@@ -38,4 +40,5 @@ mod status;
 mod status_more;
 mod support;
 mod syslog;
+mod target_status;
 mod tls_options;
