@@ -9,6 +9,8 @@ mod client;
 mod completion;
 mod demo;
 mod deployments;
+mod every_flag;
+mod every_refusal;
 mod flags;
 mod forward_proxy;
 mod half_close;
