@@ -343,6 +343,7 @@ mod linux {
                 client_auth: ClientAuth::Required(authorization::Rules::default()),
                 header: None,
                 announcers: None,
+                target_status: None,
             },
             credentials: credentials::Selection {
                 identity: credentials::Identity::Pair {

@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::config::Config;
+use crate::config::{Config, Mode, Tunnel};
 use crate::credentials::{Identity, Password, Trust};
 use crate::net::{HostPort, Kind, ListenAddr, ListenKind, TargetAddr, UnixName};
 use crate::sandbox::{Access, FileRule, Plan, PortRule, Skipped};
@@ -77,6 +77,7 @@ pub fn plan<F: Files>(config: &Config, environment: &Environment<F>) -> Plan {
         draft.target("--target", &tunnel.target);
         draft.identity(&tunnel.credentials.identity);
         draft.trust(&tunnel.credentials.trust);
+        draft.target_status(tunnel);
     }
     if let Some(status) = &config.status {
         draft.listener("--status", &status.listen);
@@ -201,6 +202,18 @@ impl<F: Files> Draft<'_, F> {
         }
     }
 
+    /// The request goes to the target, so the port of its URL is none to connect to.
+    fn target_status(&mut self, tunnel: &Tunnel) {
+        if let Mode::Server {
+            target_status: Some(url),
+            ..
+        } = &tunnel.mode
+            && url.tls_name().is_some()
+        {
+            self.trust(&Trust::System);
+        }
+    }
+
     /// TCP listeners are bound already, and so is what was inherited. A socket file is made and removed later.
     fn listener(&mut self, why: &'static str, address: &ListenAddr) {
         match address.kind() {
@@ -314,8 +327,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::{ClientAuth, Mode, Tunnel};
-    use crate::net::{ForwardProxy, Reach, Url};
+    use crate::config::ClientAuth;
+    use crate::net::{ForwardProxy, HttpUrl, Reach, Url};
     use crate::{authorization, credentials, lifecycle, metrics, proxy, sandbox, status};
 
     /// Symbolic links and directory listings; every other path exists as it is.
@@ -358,6 +371,7 @@ mod tests {
                 client_auth: ClientAuth::Required(authorization::Rules::default()),
                 header: None,
                 announcers: None,
+                target_status: None,
             },
             credentials: credentials::Selection {
                 identity: Identity::None,
@@ -499,7 +513,7 @@ mod tests {
         for (url, expected) in [("http://h/x", 80), ("https://h/x", 443), ("https://h:8443", 8443)] {
             let mut config = config("localhost:1", "localhost:2", None);
             config.metrics.graphite = Some(([127, 0, 0, 1], 2003).into());
-            config.metrics.post = Some(metrics::PostUrl::parse(url).expect("a URL"));
+            config.metrics.post = Some(HttpUrl::parse(url).expect("a URL"));
             let plan = plan(&config, &environment(Imagined::default()));
             assert_eq!(ports(&plan), [53, 2, 2003, expected], "{url}");
         }

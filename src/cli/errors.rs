@@ -4,8 +4,7 @@
 use std::fmt;
 
 use crate::authorization::{SpkiPinError, UriPatternError};
-use crate::metrics::PostUrlError;
-use crate::net::{AddressError, UnknownScheme};
+use crate::net::{AddressError, HttpUrlError, UnknownScheme};
 use crate::proxy::AnnouncersError;
 use crate::tls::{CipherGroupsError, UnsupportedVersion};
 
@@ -23,7 +22,7 @@ pub(super) enum GlobalError {
     #[error("--target-status should start with http:// or https://")]
     TargetStatusScheme,
     #[error("invalid --metrics-url: {0}")]
-    MetricsUrl(PostUrlError),
+    MetricsUrl(HttpUrlError),
     #[error("invalid --status address: {}{}", .0, .0.remedy())]
     StatusAddress(AddressError),
     #[error("invalid --status network {0:?}: http(s):// scheme requires a HOST:PORT target")]
@@ -137,12 +136,9 @@ pub enum ConfigError {
     /// Two ways to ask for a PROXY protocol header.
     #[error("--proxy-protocol and --proxy-protocol-mode are mutually exclusive")]
     SeveralHeaders,
-    /// A choice of cipher suites that can't be made.
-    #[error(transparent)]
-    CipherSuites(CipherGroupsError),
-    /// A maximum that is no version of TLS.
-    #[error("invalid max TLS version: {0}")]
-    MaxTlsVersion(UnsupportedVersion),
+    /// A URL to ask a target's status at that is none.
+    #[error("invalid --target-status: {0}")]
+    TargetStatus(HttpUrlError),
     /// Senders of PROXY protocol headers that are nobody.
     #[error("invalid --proxy-protocol-accept: {0}")]
     Announcers(AnnouncersError),
@@ -157,6 +153,12 @@ pub enum ConfigError {
         "--proxy-protocol-accept names no peer that could connect to a TCP port: give addresses or ranges"
     )]
     AnnouncersNotTcp,
+    /// A choice of cipher suites that can't be made.
+    #[error(transparent)]
+    CipherSuites(CipherGroupsError),
+    /// A maximum that is no version of TLS.
+    #[error("invalid max TLS version: {0}")]
+    MaxTlsVersion(UnsupportedVersion),
     /// A client's target that can only be listened on.
     #[error("invalid --target network {0:?}: client mode requires a HOST:PORT TCP target")]
     ClientTargetNetwork(&'static str),
@@ -176,6 +178,12 @@ pub enum ConfigError {
         "--listen and --status cannot both use systemd:{0}: give the sockets different names (FileDescriptorName=)"
     )]
     OneSocketForBoth(String),
+    /// A client's target that does not name the server as a host does.
+    #[error(
+        "invalid --target network \"unix\": client mode requires a HOST:PORT TCP target (or, with unix:PATH, \
+         --override-server-name and the name in the server's certificate)"
+    )]
+    UnixTargetWithoutName,
     /// A client whose target has no host whose name the server could prove.
     #[error(
         "--target {target} does not name the server: give the name in its certificate with --override-server-name"

@@ -15,8 +15,7 @@ use super::errors::{ConfigError, GlobalError};
 use super::flags::Args;
 use super::{Breakage, DemoOptions, ModeWord, Run};
 use crate::config::{ClientAuth, Config, Mode, Tunnel};
-use crate::metrics::PostUrl;
-use crate::net::{AddressError, ForwardProxy, Kind, ListenAddr, ListenKind, Reach, TargetAddr};
+use crate::net::{AddressError, ForwardProxy, HttpUrl, Kind, ListenAddr, ListenKind, Reach, TargetAddr};
 use crate::proxy::{Announcers, HeaderDetail};
 use crate::tls::{CipherGroups, Newest};
 use crate::{lifecycle, logging, metrics, proxy, sandbox, status, tls};
@@ -114,6 +113,7 @@ fn server(args: &Args, limits: proxy::Limits) -> Result<Tunnel, ConfigError> {
         client_auth,
         header,
         announcers,
+        target_status: target_status(args)?,
     };
     Ok(Tunnel {
         listen,
@@ -193,6 +193,12 @@ fn header(args: &Args) -> Result<Option<HeaderDetail>, ConfigError> {
     }
 }
 
+/// How to ask the target how it is; that the scheme is one of HTTP has been checked.
+fn target_status(args: &Args) -> Result<Option<Arc<HttpUrl>>, ConfigError> {
+    let url = given(&args.target_status).map(HttpUrl::parse).transpose();
+    Ok(url.map_err(ConfigError::TargetStatus)?.map(Arc::new))
+}
+
 /// Who may send PROXY protocol headers, among those who can connect at all.
 fn announcers(args: &Args, listen: &ListenAddr) -> Result<Option<Arc<Announcers>>, ConfigError> {
     if args.proxy_protocol_accept.is_empty() {
@@ -210,7 +216,11 @@ fn announcers(args: &Args, listen: &ListenAddr) -> Result<Option<Arc<Announcers>
 }
 
 fn client_target(args: &Args) -> Result<TargetAddr, ConfigError> {
-    TargetAddr::parse(typed(&args.target), Reach::Anywhere).map_err(client_target_error)
+    let text = typed(&args.target);
+    if text.starts_with("unix:") && given(&args.override_server_name).is_none() {
+        return Err(ConfigError::UnixTargetWithoutName);
+    }
+    TargetAddr::parse(text, Reach::Anywhere).map_err(client_target_error)
 }
 
 fn client_target_error(error: AddressError) -> ConfigError {
@@ -284,7 +294,7 @@ fn server_name(args: &Args, target: &TargetAddr) -> Result<tls::ServerName, Conf
 fn metrics(args: &Args) -> Result<metrics::Settings, GlobalError> {
     let post = match given(&args.metrics_url) {
         None => None,
-        Some(text) if is_http_url(text) => Some(PostUrl::parse(text).map_err(GlobalError::MetricsUrl)?),
+        Some(text) if is_http_url(text) => Some(HttpUrl::parse(text).map_err(GlobalError::MetricsUrl)?),
         Some(_) => return Err(GlobalError::MetricsUrlScheme),
     };
     Ok(metrics::Settings {
@@ -425,10 +435,6 @@ fn warnings(mode: ModeWord, args: &Args) -> Vec<String> {
     let never_posted = given(&args.metrics_url).is_some() && args.metrics_interval.positive().is_none();
     let unposted = never_posted
         .then(|| "--metrics-interval is not positive: nothing is ever posted to --metrics-url".to_owned());
-    let groups = CipherGroups::parse(typed(&args.cipher_suites), args.allow_unsafe_cipher_suites);
-    let unsafe_suite = groups.is_ok_and(CipherGroups::has_unsafe).then(|| {
-        "--cipher-suites: UNSAFE-AZURE is left out, as suites with CBC are not supported".to_owned()
-    });
     // Words that are not understood are told as an error.
     let announcers = Announcers::parse(&args.proxy_protocol_accept).ok();
     let unlimited: Vec<_> = announcers.iter().flat_map(Announcers::unlimited).collect();
@@ -436,6 +442,10 @@ fn warnings(mode: ModeWord, args: &Args) -> Vec<String> {
         format!(
             "--proxy-protocol-accept={range} lets every client claim to be any other: name the load balancers"
         )
+    });
+    let groups = CipherGroups::parse(typed(&args.cipher_suites), args.allow_unsafe_cipher_suites);
+    let unsafe_suite = groups.is_ok_and(CipherGroups::has_unsafe).then(|| {
+        "--cipher-suites: UNSAFE-AZURE is left out, as suites with CBC are not supported".to_owned()
     });
     durations
         .chain(empty_rules)

@@ -498,10 +498,6 @@ fn flags_not_built_yet_are_refused_by_name_after_every_check() {
             "verify-policy",
         ),
         (
-            format!("{server} --key=k --allow-all --target-status=http://x"),
-            "target-status",
-        ),
-        (
             format!("{server} --key=k --allow-all --status=localhost:0 --enable-pprof"),
             "enable-pprof",
         ),
@@ -513,17 +509,6 @@ fn flags_not_built_yet_are_refused_by_name_after_every_check() {
         );
         let with_mistake = format!("{words} --allow-unsafe-cipher-suites --cipher-suites=x");
         assert_eq!(start_error_of(&with_mistake), "invalid cipher suite 'x' selected");
-    }
-    for switch in [
-        "--help-man",
-        "--help-custom-man",
-        "--completion-bash",
-        "--completion-script-zsh",
-    ] {
-        assert_eq!(
-            usage_error_of(switch),
-            format!("{switch} is a flag of ghostunnel 1.11.1 that this version does not have yet"),
-        );
     }
 }
 

@@ -2,8 +2,7 @@
 
 use zeroize::Zeroizing;
 
-/// A password in both encodings that are in use.
-#[derive(Debug)]
+/// A password in both encodings that are in use. It has no `Debug`, so that no log can hold it.
 pub(crate) struct Password<'a> {
     text: &'a str,
     /// What PKCS#12's own key derivation takes: a BMPString that ends in a zero (RFC 7292,
