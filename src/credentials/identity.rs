@@ -54,12 +54,12 @@ impl OwnIdentity {
     /// Where the format has no order, the leaf is the certificate that goes with the key. An
     /// empty password is none.
     pub(super) fn new(mut entry: Entry, password: &str) -> Result<(Self, Certificate), KeyPairError> {
-        if let Ok(key) = entry.private_key(password)
-            && let Ok(key) = any_supported_type(&key)
-        {
+        let key = entry.private_key(password).map_err(KeyPairError::Entry);
+        let key = key.and_then(|key| any_supported_type(&key).map_err(|_| KeyPairError::UnsupportedKey));
+        if let Ok(key) = &key {
             entry.find_leaf(|certificate| {
                 let leaf = Certificate::parse(certificate);
-                leaf.is_ok_and(|leaf| require_match(leaf.subject_public_key_info(), &*key).is_ok())
+                leaf.is_ok_and(|leaf| require_match(leaf.subject_public_key_info(), &**key).is_ok())
             });
         }
         let leaf = entry
@@ -67,8 +67,7 @@ impl OwnIdentity {
             .first()
             .expect("an entry has at least one certificate");
         let leaf = Certificate::parse(leaf).map_err(KeyPairError::Leaf)?;
-        let key = entry.private_key(password).map_err(KeyPairError::Entry)?;
-        let key = any_supported_type(&key).map_err(|_| KeyPairError::UnsupportedKey)?;
+        let key = key?;
         Ok((Self::of(&leaf, entry.into_chain(), key)?, leaf))
     }
 

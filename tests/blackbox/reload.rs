@@ -133,6 +133,46 @@ fn new_trust_anchors_admit_and_refuse_the_next_clients() {
     assert_eq!(enter(&tunnel.pki.stranger), Ok(()));
 }
 
+/// Without `--cacert`. Ghostunnel 1.11.1 read the system's trust store once.
+#[test]
+fn system_trust_store_is_read_again() {
+    let pki = Pki::new();
+    let backend = Backend::tcp(Behaviour::Echo);
+    let store = pki.path("store");
+    fs::create_dir(&store).expect("created");
+    let file = store.join("bundle.crt");
+    fs::write(&file, pki.authority.pem()).expect("written");
+    let (listen, status) = (ReservedPort::new(), ReservedPort::new());
+    let process = crate::support::ghostunnel()
+        .args(["server", "--allow-all"])
+        .flag("--listen", listen.address().to_string())
+        .flag("--target", backend.address().to_string())
+        .flag("--keystore", &pki.server_files.keystore)
+        .flag("--status", format!("http://{}", status.address()))
+        .env("SSL_CERT_FILE", &file)
+        .env("SSL_CERT_DIR", pki.path("missing"))
+        .start();
+    process.wait_listening(status.port());
+    let is_admitted = |identity: &Issued| {
+        let client = TlsClient::trusting(&pki.authority).identity(identity);
+        let mut peer = client.connect(&listen.address().into()).expect("TLS 1.3");
+        peer.write_all(b"x")
+            .and_then(|()| peer.read_exact(&mut [0]))
+            .is_ok()
+    };
+    assert_eq!(
+        (is_admitted(&pki.client), is_admitted(&pki.stranger)),
+        (true, false)
+    );
+    replace(&file, &pki.other_authority.pem());
+    process.signal(Signal::HUP);
+    process.wait_for_line("reloading configuration complete");
+    assert_eq!(
+        (is_admitted(&pki.client), is_admitted(&pki.stranger)),
+        (false, true)
+    );
+}
+
 #[test]
 fn new_trust_anchors_decide_which_servers_a_client_tunnel_accepts() {
     let pki = Pki::new();
