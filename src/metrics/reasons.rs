@@ -37,6 +37,8 @@ reasons! {
         TimedOut = "timeout",
         /// The process is shutting down.
         Canceled = "canceled",
+        /// The PROXY protocol header was missing, malformed, or from a peer that may send none.
+        ProxyHeader = "proxy_header",
         /// The first bytes were not TLS.
         NotTls = "not_tls",
         /// No version, cipher suite or key exchange in common.

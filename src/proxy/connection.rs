@@ -10,13 +10,14 @@ use super::accept::Arrival;
 use super::handshake::{self, Failure};
 use super::pipe::Pipe;
 use super::proxy_protocol::{self, Certificate, HeaderError, Introduced};
+use super::receive;
 use super::relay::{self, Deadlines, Observer, TlsEnd, Volume};
 use super::upstream::{self, Unreached, Upstream};
 use super::{Shared, Side, deadline_after};
 use crate::authorization::Admission;
 use crate::logging::class;
 use crate::metrics::{DialFailure, HandshakeFailure, HandshakeKind, Reason as _, Registry};
-use crate::net::{Accepted, Stream};
+use crate::net::{Accepted, Label, Stream};
 use crate::tls::{Established, Facts, PeerIdentity, Session};
 
 /// Serves an accepted connection to its end. What it holds of the process (its slot, its
@@ -77,6 +78,7 @@ async fn join(shared: &Shared, accepted: Accepted) -> Option<Joined> {
     let (admission, tls) = match &shared.side {
         Side::Client(_) => (Admission::local_peer(), None),
         Side::Server { .. } => {
+            hear_announcement(shared, &mut stream, deadline).await?;
             let established = shake_hands(shared, &mut stream, deadline).await?;
             let Established {
                 session,
@@ -110,7 +112,7 @@ async fn join(shared: &Shared, accepted: Accepted) -> Option<Joined> {
     match reached {
         Ok(upstream) => join_ends(stream, tls, upstream),
         Err(mut unreached) => {
-            dial_failed(shared, &stream.peer().address().to_string(), &unreached);
+            dial_failed(shared, &stream, &unreached);
             if let Some(mut tls) = tls {
                 handshake::hang_up(&mut tls.session, &mut stream).await;
             }
@@ -171,7 +173,7 @@ fn join_ends(accepted: Stream, accepted_tls: Option<TlsPeer>, upstream: Upstream
     let (left, right) = (accepted.peer().clone(), upstream.stream.peer().clone());
     match (accepted_tls, upstream.tls) {
         (Some(TlsPeer { session, peer, .. }), None) => Some(Joined {
-            pipe: Pipe::tls_accepted(left, peer, right),
+            pipe: Pipe::tls_accepted(left, accepted.via().cloned(), peer, right),
             tls: TlsEnd {
                 stream: accepted,
                 session,
@@ -188,6 +190,41 @@ fn join_ends(accepted: Stream, accepted_tls: Option<TlsPeer>, upstream: Upstream
         }),
         _ => None,
     }
+}
+
+/// Learns whom the peer passes on, where peers are to tell.
+async fn hear_announcement(shared: &Shared, stream: &mut Stream, deadline: Instant) -> Option<()> {
+    let Side::Server {
+        announcers: Some(announcers),
+        ..
+    } = &shared.side
+    else {
+        return Some(());
+    };
+    let from = stream.peer().address().to_string();
+    let heard = tokio::time::timeout_at(deadline, receive::announcement(announcers, stream));
+    let outcome = match unless_draining(shared, heard).await {
+        None => Err(Failure::new(HandshakeFailure::Canceled, "context canceled")),
+        Some(Err(_)) => Err(Failure::timed_out()),
+        Some(Ok(outcome)) => outcome,
+    };
+    if let Err(Failure { reason, text }) = &outcome {
+        shared.surroundings.metrics.handshake_failed(*reason);
+        warn!(
+            target: class::HANDSHAKE_ERRS,
+            event = "announcement_failed",
+            peer = from,
+            reason = reason.label(),
+            error = text,
+            "error on PROXY protocol header from {from}: {text}"
+        );
+    }
+    outcome.ok()
+}
+
+/// The sender of a PROXY protocol header, as a field of the log.
+fn via_field(via: Option<&Label>) -> Option<String> {
+    via.map(|via| via.address().to_string())
 }
 
 async fn shake_hands(shared: &Shared, stream: &mut Stream, deadline: Instant) -> Option<Established> {
@@ -229,9 +266,11 @@ async fn shake_hands(shared: &Shared, stream: &mut Stream, deadline: Instant) ->
             target: class::HANDSHAKE_ERRS,
             event = "handshake_failed",
             peer = from,
+            via = via_field(stream.via()),
             reason = reason.label(),
             error = text,
-            "error on TLS handshake from {from}: {text}"
+            "error on TLS handshake from {from}: {text}{}",
+            stream.via().map(|via| format!(" (via {via})")).unwrap_or_default()
         );
     }
     if was_refused {
@@ -240,7 +279,7 @@ async fn shake_hands(shared: &Shared, stream: &mut Stream, deadline: Instant) ->
     outcome.ok()
 }
 
-fn dial_failed(shared: &Shared, peer: &str, unreached: &Unreached) {
+fn dial_failed(shared: &Shared, accepted: &Stream, unreached: &Unreached) {
     let metrics = &shared.surroundings.metrics;
     metrics.dial_failed(unreached.reason);
     if let Some(reason) = unreached.handshake {
@@ -249,7 +288,8 @@ fn dial_failed(shared: &Shared, peer: &str, unreached: &Unreached) {
     error!(
         target: class::CONN_ERRS,
         event = "dial_failed",
-        peer,
+        peer = %accepted.peer().address(),
+        via = via_field(accepted.via()),
         target = shared.target.text(),
         reason = unreached.reason.label(),
         error = unreached.text,
@@ -278,8 +318,10 @@ impl Joined {
             event = "connection_opened",
             peer = %pipe.peer(),
             target = %pipe.target(),
+            via = via_field(pipe.via()),
             subject = pipe.subject(),
-            "opening pipe: {pipe} "
+            "opening pipe: {pipe} {}",
+            pipe.via().map(|via| format!("(via {via})")).unwrap_or_default()
         );
         let deadlines = Deadlines {
             close_timeout: shared.limits.close_timeout,
@@ -298,6 +340,7 @@ impl Joined {
             event = "connection_closed",
             peer = %pipe.peer(),
             target = %pipe.target(),
+            via = via_field(pipe.via()),
             subject = pipe.subject(),
             forwarded,
             returned,
@@ -339,6 +382,7 @@ impl Observer for Watcher<'_> {
             event = "copy_failed",
             peer = %self.pipe.peer(),
             target = %self.pipe.target(),
+            via = via_field(self.pipe.via()),
             error = text,
             "error during copy: {text}"
         );

@@ -15,7 +15,7 @@ use super::{
     ServerConfigs, ServerName, Session, SessionError,
 };
 use crate::authorization::Rules;
-use crate::credentials::{Credentials, Identity, OwnIdentity, Selection, Store, Trust};
+use crate::credentials::{Credentials, Identity, OwnIdentity, Password, Selection, Store, Trust};
 
 /// Credentials on disk, and configurations made of them.
 pub(crate) struct Scene {
@@ -37,6 +37,7 @@ impl Scene {
             identity: Identity::Pair {
                 cert: files.certificate.clone(),
                 key: files.key.clone(),
+                password: Password::None,
             },
             trust: Trust::Bundle(self.pki.ca_file.clone()),
         };
