@@ -274,24 +274,28 @@ impl Handshake {
     }
 
     fn failure(&mut self, error: &Error) -> HandshakeError {
-        self.correct_alert(error);
-        match self.verdict.take_refusal() {
+        let refusal = self.verdict.take_refusal();
+        self.correct_alert(
+            error,
+            refusal.as_ref().is_some_and(|refusal| refusal.is_unparsable),
+        );
+        match refusal {
             Some(refusal) => HandshakeError::new(refusal.reason, refusal.text),
             None => HandshakeError::new(reason(error), describe(error, &self.hello)),
         }
     }
 
-    /// Exchanges alerts of rustls for those that fit. They are still plain where this happens.
-    fn correct_alert(&mut self, error: &Error) {
+    /// Exchanges alerts of rustls for those that fit, as far as they are still plain.
+    fn correct_alert(&mut self, error: &Error, is_unparsable: bool) {
+        let is_tls12 = self.engine.protocol_version() == Some(ProtocolVersion::TLSv1_2);
         let (from, to) = match error {
             // certificate_required exists since TLS 1.3 (RFC 8446, section 6.2).
-            Error::NoCertificatesPresented
-                if self.engine.protocol_version() == Some(ProtocolVersion::TLSv1_2) =>
-            {
-                (
-                    AlertDescription::CertificateRequired,
-                    AlertDescription::HandshakeFailure,
-                )
+            Error::NoCertificatesPresented if is_tls12 => (
+                AlertDescription::CertificateRequired,
+                AlertDescription::HandshakeFailure,
+            ),
+            Error::InvalidCertificate(_) if is_unparsable && matches!(self.engine, Engine::Server(_)) => {
+                (AlertDescription::BadCertificate, AlertDescription::DecodeError)
             }
             Error::PeerIncompatible(PeerIncompatible::SignatureAlgorithmsExtensionRequired)
                 if self.hello.is_too_old() =>

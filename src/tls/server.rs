@@ -43,8 +43,7 @@ struct Parts {
     peers: Option<Peers>,
     /// Whether steps of a handshake may take long.
     may_block: bool,
-    /// Nobody resumes a session without.
-    ticket_keys: Option<TicketKeys>,
+    ticket_keys: TicketKeys,
 }
 
 #[derive(Debug)]
@@ -152,7 +151,7 @@ impl Parts {
             resolver: Arc::new(SingleCertAndKey::from(identity.certified_key())),
             peers,
             may_block: identity.is_remote(),
-            ticket_keys: TicketKeys::generate(),
+            ticket_keys: TicketKeys::default(),
         })
     }
 
@@ -186,9 +185,9 @@ impl Parts {
     /// Gives the client one ticket for its next connection, as Ghostunnel 1.11.1 does, and takes
     /// one of an earlier connection.
     fn enable_tickets(&self, config: &mut ServerConfig, verdict: &Arc<Verdict>) {
-        if let Some(keys) = &self.ticket_keys {
-            let conditions = self.peers.as_ref().map(|peers| Arc::clone(&peers.conditions));
-            config.ticketer = keys.ticketer(conditions, Arc::clone(verdict));
+        let conditions = self.peers.as_ref().map(|peers| Arc::clone(&peers.conditions));
+        if let Some(ticketer) = self.ticket_keys.ticketer(conditions, Arc::clone(verdict)) {
+            config.ticketer = ticketer;
             config.send_tls13_tickets = 1;
         }
     }

@@ -9,8 +9,8 @@
 //! The keys belong to one configuration and die with it: after a reload nobody resumes. Sessions
 //! are in the tickets only, none in memory.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rustls::crypto::aws_lc_rs::Ticketer;
@@ -30,28 +30,30 @@ const LONGEST_CONTENTS: usize = 8 * 1024;
 /// What a ticket is longer by than its contents: name of the key, IV, padding and MAC.
 const SEAL: usize = 16 + 16 + 16 + 32;
 
-/// The keys that tickets of one configuration are sealed with.
-#[derive(Debug)]
-pub(super) struct TicketKeys(Arc<dyn ProducesTickets>);
+/// The keys that tickets of one configuration are sealed with. Made when they are first needed:
+/// a process' first random bytes take tens of milliseconds, which no start should wait for.
+#[derive(Debug, Default)]
+pub(super) struct TicketKeys(OnceLock<Option<Arc<dyn ProducesTickets>>>);
 
 impl TicketKeys {
-    /// New random keys, exchanged every six hours. Without randomness there are no tickets.
-    pub(super) fn generate() -> Option<Self> {
-        Ticketer::new().ok().map(Self)
-    }
-
-    /// For one connection. Without `conditions` the peer was not asked who it is.
+    /// For one connection. Without `conditions` the peer was not asked who it is. Without
+    /// randomness there are no tickets.
     pub(super) fn ticketer(
         &self,
         conditions: Option<Arc<Conditions>>,
         verdict: Arc<Verdict>,
-    ) -> Arc<dyn ProducesTickets> {
-        Arc::new(ConnectionTicketer {
-            keys: Arc::clone(&self.0),
+    ) -> Option<Arc<dyn ProducesTickets>> {
+        Some(Arc::new(ConnectionTicketer {
+            keys: Arc::clone(self.keys()?),
             conditions,
             verdict,
             has_judged: AtomicBool::new(false),
-        })
+        }))
+    }
+
+    /// Random keys, exchanged every six hours.
+    fn keys(&self) -> Option<&Arc<dyn ProducesTickets>> {
+        self.0.get_or_init(|| Ticketer::new().ok()).as_ref()
     }
 }
 

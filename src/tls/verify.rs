@@ -44,6 +44,8 @@ pub(super) struct Refusal {
     pub(super) text: String,
     /// For the metrics.
     pub(super) reason: HandshakeFailure,
+    /// Whether the certificate is none.
+    pub(super) is_unparsable: bool,
 }
 
 impl Verdict {
@@ -135,6 +137,7 @@ impl Conditions {
                 refusal: Refusal {
                     text: format!("tls: failed to parse {} certificate: {error}", self.peer_word()),
                     reason: HandshakeFailure::InvalidCertificate,
+                    is_unparsable: true,
                 },
                 alert: CertificateError::BadEncoding,
             })?;
@@ -150,6 +153,7 @@ impl Conditions {
             refusal: Refusal {
                 text: format!("tls: failed to verify certificate: {error}"),
                 reason: reason_for(error.kind()),
+                is_unparsable: false,
             },
         })?;
         let identity = Arc::new(pki::Identity::of(path.leaf()));
@@ -159,6 +163,7 @@ impl Conditions {
                 refusal: Refusal {
                     text: refusal.to_string(),
                     reason: HandshakeFailure::NotAllowed,
+                    is_unparsable: false,
                 },
                 alert: CertificateError::BadEncoding,
             }),

@@ -4,6 +4,7 @@
 
 mod access;
 mod activation;
+mod alerts;
 mod choice;
 mod client;
 mod completion;

@@ -119,7 +119,7 @@ impl Desk {
     fn new() -> Self {
         Self {
             scene: Scene::new(),
-            keys: TicketKeys::generate().expect("there is randomness"),
+            keys: TicketKeys::default(),
         }
     }
 
@@ -135,13 +135,17 @@ impl Desk {
     fn ticketer(&self) -> (Arc<dyn ProducesTickets>, Arc<Verdict>) {
         let verdict = Arc::new(Verdict::default());
         let ticketer = self.keys.ticketer(Some(self.conditions()), Arc::clone(&verdict));
-        (ticketer, verdict)
+        (ticketer.expect("there is randomness"), verdict)
+    }
+
+    fn keys(&self) -> &dyn ProducesTickets {
+        &**self.keys.keys().expect("there is randomness")
     }
 
     /// A ticket of a client that has shown this certificate so long ago.
     fn ticket(&self, owner: &Issued, age: Duration) -> Vec<u8> {
         let contents = proof(owner, age).write_before(STATE).expect("short");
-        self.keys.0.encrypt(&contents).expect("random bytes")
+        self.keys().encrypt(&contents).expect("random bytes")
     }
 
     fn opens(&self, ticket: &[u8]) -> bool {
@@ -184,7 +188,7 @@ fn tickets_are_opened_for_those_whom_a_full_handshake_would_admit() {
     }
     let mut early = proof(&pki.client, fresh);
     early.given_at = UnixTime::since_unix_epoch(Duration::from_secs(UnixTime::now().as_secs() + 100));
-    let early = desk.keys.0.encrypt(&early.write_before(STATE).expect("short"));
+    let early = desk.keys().encrypt(&early.write_before(STATE).expect("short"));
     assert!(!desk.opens(&early.expect("random bytes")), "from the future");
 }
 
@@ -192,11 +196,12 @@ fn tickets_are_opened_for_those_whom_a_full_handshake_would_admit() {
 fn a_ticket_without_a_chain_is_for_servers_that_do_not_ask() {
     let desk = Desk::new();
     let nobody = Proof::none().write_before(STATE).expect("short");
-    let nobody = desk.keys.0.encrypt(&nobody).expect("random bytes");
+    let nobody = desk.keys().encrypt(&nobody).expect("random bytes");
     assert!(!desk.opens(&nobody));
     let somebody = desk.ticket(&desk.scene.pki.client, Duration::ZERO);
     for (ticket, opens) in [(nobody, true), (somebody, false)] {
         let ticketer = desk.keys.ticketer(None, Arc::default());
+        let ticketer = ticketer.expect("there is randomness");
         assert_eq!(ticketer.decrypt(&ticket).is_some(), opens);
     }
 }
@@ -237,7 +242,7 @@ fn a_session_counts_from_the_full_handshake_however_often_it_is_resumed() {
         .expect("young enough");
     let first = verdict.proof().expect("it was opened");
     let next = ticketer.encrypt(STATE).expect("a ticket for the next time");
-    let contents = desk.keys.0.decrypt(&next).expect("our own");
+    let contents = desk.keys().decrypt(&next).expect("our own");
     assert_eq!(Proof::read_before(&contents), Some((first, STATE)));
 }
 
@@ -258,7 +263,7 @@ fn chains_that_are_too_long_get_no_ticket() {
     };
     let room = LONGEST_CONTENTS - TIME - COUNT - 2 - STATE.len();
     let longest = ticket(vec![certificate(room)]).expect("it just fits");
-    let sealed = desk.keys.0.encrypt(&longest).expect("random bytes");
+    let sealed = desk.keys().encrypt(&longest).expect("random bytes");
     assert!(sealed.len() <= LONGEST_CONTENTS + SEAL);
     assert_eq!(ticket(vec![certificate(room + 1)]), None);
     assert_eq!(ticket(vec![certificate(0); 256]), None);
