@@ -10,6 +10,7 @@ mod errors;
 mod flags;
 mod help;
 mod parse;
+mod redact;
 mod resolve;
 mod tokens;
 mod values;

@@ -24,7 +24,8 @@ use super::Settings;
 use super::check::SharedCheck;
 use super::deadline::{DeadlineStream, Progress, WHOLE_REQUEST};
 use super::health::{self, SandboxView, Snapshot, TunnelView};
-use super::routes::{Route, route};
+use super::pprof::{self, Answer, Census};
+use super::routes::{self, Route, route};
 use super::secure;
 use crate::lifecycle::{Intent, Lifecycle, Phase, ShutdownTrigger};
 use crate::metrics::{Gauges, Registry, hostname, json, prometheus};
@@ -49,6 +50,8 @@ const ACCEPT_PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration:
 
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
+const HTML: &str = "text/html; charset=utf-8";
+const BYTES: &str = "application/octet-stream";
 
 /// Gives the TLS configuration for the next connection: today's certificate, no client
 /// authentication, no ALPN. `None` when there is no certificate to serve with.
@@ -77,6 +80,8 @@ pub struct Sources {
     pub gauges: Rc<dyn Fn() -> Gauges>,
     /// What became of the sandbox.
     pub sandbox: SandboxView,
+    /// Gives the number of tasks that are busy with connections.
+    pub busy: Rc<dyn Fn() -> usize>,
     /// Gets the shutdown that `POST /_shutdown` asks for. One place is enough.
     pub shutdown: mpsc::Sender<Intent>,
     /// Limit for reading a request's head, for the TLS handshake and for a health check:
@@ -121,6 +126,8 @@ pub async fn serve<L: Listen>(listener: L, settings: &Settings, scheme: Scheme, 
         checks: checks.collect(),
         scheme,
         has_shutdown: settings.enable_shutdown,
+        profiles: settings.profiles.clone(),
+        visits: Cell::new(0),
         head_limit,
         sources,
     });
@@ -132,6 +139,10 @@ struct Site {
     hostname: String,
     scheme: Scheme,
     has_shutdown: bool,
+    /// The command line to be shown, if profiles are served.
+    profiles: Option<Vec<u8>>,
+    /// Connections to this port that are open now.
+    visits: Cell<usize>,
     stays_open: bool,
     head_limit: Duration,
     checks: Vec<SharedCheck>,
@@ -177,6 +188,7 @@ impl Site {
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
+        let _counted = Counted::new(&self.visits);
         match &self.scheme {
             Scheme::Http => self.http(stream).await,
             Scheme::Https(config) => match secure::handshake(stream, config(), self.head_limit).await {
@@ -262,10 +274,47 @@ impl Site {
         answer(StatusCode::OK, TEXT, text)
     }
 
+    async fn profile(&self, page: pprof::Page) -> Response<Full<Bytes>> {
+        let command_line = self.profiles.as_deref().unwrap_or_default();
+        let census = Census {
+            tasks: vec![
+                ("connections and listeners", (self.sources.busy)()),
+                ("connections to the status port", self.visits.get()),
+                ("status port", 1),
+                ("main task", 1),
+            ],
+        };
+        match pprof::answer(page, command_line, &census).await {
+            Answer::Text(text) => answer(StatusCode::OK, TEXT, text),
+            Answer::Html(text) => answer(StatusCode::OK, HTML, text),
+            Answer::Bytes(bytes) => answer(StatusCode::OK, TEXT, bytes),
+            Answer::Profile(profile) => answer(StatusCode::OK, BYTES, profile),
+            Answer::NotImplemented(why) => answer(StatusCode::NOT_IMPLEMENTED, TEXT, why),
+            Answer::Failed(why) => answer(StatusCode::INTERNAL_SERVER_ERROR, TEXT, why),
+            Answer::NotFound => answer(StatusCode::NOT_FOUND, TEXT, "Unknown profile\n"),
+        }
+    }
+
     fn prometheus(&self) -> Response<Full<Bytes>> {
         let sources = &self.sources;
         let text = prometheus::render(&sources.metrics, &(sources.gauges)(), &sources.metrics_prefix);
         answer(StatusCode::OK, prometheus::CONTENT_TYPE, text)
+    }
+}
+
+/// One of several, for as long as it lives.
+struct Counted<'a>(&'a Cell<usize>);
+
+impl<'a> Counted<'a> {
+    fn new(count: &'a Cell<usize>) -> Self {
+        count.set(count.get().saturating_add(1));
+        Self(count)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
     }
 }
 
@@ -280,12 +329,13 @@ impl Visit {
     async fn serve(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let deadline = self.progress.service_begins();
         let (head, body) = request.into_parts();
-        let route = route(
-            &head.method,
-            head.uri.path(),
-            head.uri.query(),
-            self.site.has_shutdown,
-        );
+        let (path, query) = (head.uri.path(), head.uri.query());
+        let profile = self
+            .site
+            .profiles
+            .as_ref()
+            .and_then(|_| routes::profile(path, query));
+        let route = profile.unwrap_or_else(|| route(&head.method, path, query, self.site.has_shutdown));
         let mut response = match timeout_at(deadline, read_away(body)).await {
             Ok(true) => self.answer(route).await,
             Ok(false) => closing(self.answer(route).await),
@@ -303,6 +353,7 @@ impl Visit {
             Route::Status => self.site.status().await,
             Route::Metrics => self.site.metrics(),
             Route::Prometheus => self.site.prometheus(),
+            Route::Profile(page) => self.site.profile(page).await,
             Route::Shutdown => {
                 self.wants_shutdown.set(true);
                 empty(StatusCode::OK)

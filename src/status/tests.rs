@@ -74,6 +74,7 @@ impl Fixture {
                 listen,
                 transport: Transport::Http,
                 enable_shutdown: true,
+                profiles: None,
                 stays_open: false,
             },
             scheme: Scheme::Http,
@@ -140,6 +141,7 @@ impl Fixture {
             metrics: Arc::new(Registry::new()),
             metrics_prefix: "ghostunnel".to_owned(),
             gauges: Rc::new(Gauges::default),
+            busy: Rc::new(|| 0),
             sandbox: SandboxView {
                 state: "enforced",
                 abi: Some(7),

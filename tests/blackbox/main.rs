@@ -21,6 +21,7 @@ mod metrics;
 mod notify;
 mod operator;
 mod pair;
+mod pprof;
 mod prometheus;
 mod proxy_protocol;
 mod proxy_protocol_in;
