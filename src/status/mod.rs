@@ -9,6 +9,7 @@ mod deadline;
 mod health;
 mod pprof;
 mod routes;
+mod seats;
 mod secure;
 mod server;
 mod target_status;

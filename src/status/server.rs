@@ -17,7 +17,7 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::task::{JoinSet, LocalSet};
+use tokio::task::{JoinSet, LocalSet, yield_now};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::Settings;
@@ -26,6 +26,7 @@ use super::deadline::{DeadlineStream, Progress, WHOLE_REQUEST};
 use super::health::{self, SandboxView, Snapshot, TunnelView};
 use super::pprof::{self, Answer, Census};
 use super::routes::{self, Route, route};
+use super::seats::{Seat, Seats};
 use super::secure;
 use crate::lifecycle::{Intent, Lifecycle, Phase, ShutdownTrigger};
 use crate::metrics::{Gauges, Registry, hostname, json, prometheus};
@@ -44,6 +45,9 @@ const MAX_BODY: u64 = 256 * 1024;
 
 /// How long requests may go on once the process stops.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
+
+/// How long to wait for a place before looking again who could leave one.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Pause after a failure to accept: doubles from the first to the second.
 const ACCEPT_PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
@@ -128,6 +132,7 @@ pub async fn serve<L: Listen>(listener: L, settings: &Settings, scheme: Scheme, 
         has_shutdown: settings.enable_shutdown,
         profiles: settings.profiles.clone(),
         visits: Cell::new(0),
+        seats: Seats::default(),
         head_limit,
         sources,
     });
@@ -143,6 +148,7 @@ struct Site {
     profiles: Option<Vec<u8>>,
     /// Connections to this port that are open now.
     visits: Cell<usize>,
+    seats: Seats,
     stays_open: bool,
     head_limit: Duration,
     checks: Vec<SharedCheck>,
@@ -158,7 +164,7 @@ impl Site {
             tokio::select! {
                 () = &mut stopping => break,
                 Some(_) = connections.join_next() => {}
-                (stream, peer, permit) = entrance.next() => {
+                (stream, peer, permit) = entrance.next(&self.seats) => {
                     let site = Rc::clone(&self);
                     connections.spawn_local(async move {
                         site.connection(stream, &peer).await;
@@ -189,21 +195,33 @@ impl Site {
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
         let _counted = Counted::new(&self.visits);
+        let seat = self.seats.take();
+        tokio::select! {
+            () = self.speak(stream, peer, &seat) => {}
+            () = seat.told_to_leave() => {}
+        }
+    }
+
+    async fn speak<S>(self: &Rc<Self>, stream: S, peer: &str, seat: &Seat)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
         match &self.scheme {
-            Scheme::Http => self.http(stream).await,
+            Scheme::Http => self.http(stream, seat).await,
             Scheme::Https(config) => match secure::handshake(stream, config(), self.head_limit).await {
-                Ok(stream) => self.http(stream).await,
+                Ok(stream) => self.http(stream, seat).await,
                 Err(error) => tracing::warn!(peer, error, "http: TLS handshake error from {peer}: {error}"),
             },
         }
     }
 
     /// Speaks HTTP until either side closes.
-    async fn http<S>(self: &Rc<Self>, stream: S)
+    async fn http<S>(self: &Rc<Self>, stream: S, seat: &Seat)
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
         let progress = Progress::new(self.head_limit);
+        seat.follow(&progress);
         let stream = DeadlineStream::new(stream, Rc::clone(&progress));
         let visit = Rc::new(Visit {
             site: Rc::clone(self),
@@ -328,6 +346,8 @@ struct Visit {
 impl Visit {
     async fn serve(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let deadline = self.progress.service_begins();
+        // Whoever sends many requests at once takes turns with others.
+        yield_now().await;
         let (head, body) = request.into_parts();
         let (path, query) = (head.uri.path(), head.uri.query());
         let profile = self
@@ -427,9 +447,11 @@ fn redirect(target: &str) -> Response<Full<Bytes>> {
 }
 
 /// The listener with its connection limit and its pauses after failures.
-struct Entrance<L> {
+struct Entrance<L: Listen> {
     listener: L,
     permits: Arc<Semaphore>,
+    /// Accepted, and not yet given a permit.
+    arrived: Option<(L::Stream, String)>,
     pause: Duration,
     not_before: Option<Instant>,
 }
@@ -440,28 +462,37 @@ impl<L: Listen> Entrance<L> {
         Self {
             listener,
             permits,
+            arrived: None,
             pause: ACCEPT_PAUSES.0,
             not_before: None,
         }
     }
 
-    /// Waits for the next connection, however long accepting fails. Cancel-safe.
-    async fn next(&mut self) -> (L::Stream, String, OwnedSemaphorePermit) {
+    /// Waits for the next connection, however long accepting fails, and for a permit. Cancel-safe.
+    async fn next(&mut self, seats: &Seats) -> (L::Stream, String, OwnedSemaphorePermit) {
         loop {
             if let Some(moment) = self.not_before {
                 sleep_until(moment).await;
             }
-            let permits = Arc::clone(&self.permits);
-            let permit = permits
-                .acquire_owned()
-                .await
-                .expect("the semaphore is never closed");
-            match self.listener.accept().await {
-                Ok((stream, peer)) => {
-                    (self.pause, self.not_before) = (ACCEPT_PAUSES.0, None);
-                    return (stream, peer, permit);
+            if self.arrived.is_none() {
+                match self.listener.accept().await {
+                    Ok(arrived) => {
+                        (self.pause, self.not_before) = (ACCEPT_PAUSES.0, None);
+                        self.arrived = Some(arrived);
+                    }
+                    Err(error) => self.failed(&error),
                 }
-                Err(error) => self.failed(&error),
+                continue;
+            }
+            if self.permits.available_permits() == 0 {
+                seats.make_room();
+            }
+            let permit = Arc::clone(&self.permits).acquire_owned();
+            // Where all were busy, one may be waiting by then.
+            if let Ok(permit) = timeout(LOOK_AGAIN, permit).await
+                && let Some((stream, peer)) = self.arrived.take()
+            {
+                return (stream, peer, permit.expect("the semaphore is never closed"));
             }
         }
     }

@@ -11,6 +11,7 @@ mod flags;
 mod forward_proxy;
 mod half_close;
 mod hostile;
+mod hostile_http;
 mod limits;
 mod load;
 mod local_users;
