@@ -16,6 +16,7 @@ mod limits;
 mod load;
 mod local_users;
 mod log_format;
+mod log_injection;
 mod logging;
 mod memory;
 mod metrics;
