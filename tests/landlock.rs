@@ -349,6 +349,7 @@ mod linux {
                 identity: credentials::Identity::Pair {
                     cert: tls.join("file"),
                     key: tls.join("link"),
+                    password: credentials::Password::None,
                 },
                 trust: credentials::Trust::System,
             },

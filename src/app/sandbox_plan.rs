@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::config::{Config, Mode, Tunnel};
-use crate::credentials::{Identity, Trust};
+use crate::credentials::{Identity, Password, Trust};
 use crate::net::{HostPort, Kind, ListenAddr, ListenKind, TargetAddr, UnixName};
 use crate::sandbox::{Access, FileRule, Plan, PortRule, Skipped};
 
@@ -175,12 +175,23 @@ impl<F: Files> Draft<'_, F> {
 
     fn identity(&mut self, identity: &Identity) {
         match identity {
-            Identity::Pair { cert, key } => {
+            Identity::Pair { cert, key, password } => {
                 self.file(cert, "--cert", false);
                 self.file(key, "--key", false);
+                self.password(password);
             }
-            Identity::Keystore { path, .. } => self.file(path, "--keystore", false),
+            Identity::Keystore { path, password } => {
+                self.file(path, "--keystore", false);
+                self.password(password);
+            }
             Identity::None => {}
+        }
+    }
+
+    fn password(&mut self, password: &Password) {
+        match password {
+            Password::File(path) => self.file(path, "--storepass-file", false),
+            Password::None | Password::Given(_) => {}
         }
     }
 
@@ -559,10 +570,11 @@ mod tests {
         let pair = |cert: &str, key: &str| Identity::Pair {
             cert: cert.into(),
             key: key.into(),
+            password: Password::None,
         };
         let keystore = |path: &str| Identity::Keystore {
             path: path.into(),
-            password: None,
+            password: Password::None,
         };
         for (identity, rules) in [
             (pair("/tls/a.pem", "/tls/a.key"), vec!["read /tls"]),
@@ -576,6 +588,21 @@ mod tests {
             ),
             (keystore("server.p12"), vec!["read /here"]),
             (keystore("/root.p12"), vec!["read /"]),
+            (
+                Identity::Keystore {
+                    path: "/tls/a.p12".into(),
+                    password: Password::File("/run/credentials/unit/pass".into()),
+                },
+                vec!["read /tls", "read /run/credentials/unit"],
+            ),
+            (
+                Identity::Pair {
+                    cert: "/tls/a.pem".into(),
+                    key: "/tls/a.key".into(),
+                    password: Password::File("/secrets/pass".into()),
+                },
+                vec!["read /tls", "read /secrets"],
+            ),
             (Identity::None, vec![]),
         ] {
             let config = with_credentials(identity, Trust::Bundle("/ca/bundle.pem".into()));

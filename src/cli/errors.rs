@@ -65,6 +65,21 @@ pub enum ConfigError {
     /// A certificate file without its key, or the other way round.
     #[error("--cert/--key must be set together, unless using PKCS11 for private key{0}")]
     HalfPair(FromEnvironment),
+    /// A password, and a file that has it.
+    #[error("--storepass and --storepass-file are mutually exclusive{0}")]
+    SeveralPasswords(FromEnvironment),
+    /// A credential is named, but nobody hands any over.
+    #[error(
+        "--storepass-file=credential: needs $CREDENTIALS_DIRECTORY, which systemd sets for units with \
+         LoadCredential= or SetCredential="
+    )]
+    NoCredentialsDirectory,
+    /// A credential's name is none.
+    #[error("--storepass-file=credential:{name}: a credential's name is a file name without slashes")]
+    CredentialName {
+        /// As typed.
+        name: String,
+    },
     /// A server that was not told whom to admit.
     #[error(
         "at least one access control flag (--allow-{{all,cn,ou,dns,uri,spki-pin}}, or OPA flags, or \
@@ -163,6 +178,12 @@ pub enum ConfigError {
         "--listen and --status cannot both use systemd:{0}: give the sockets different names (FileDescriptorName=)"
     )]
     OneSocketForBoth(String),
+    /// A client's target that does not name the server as a host does.
+    #[error(
+        "invalid --target network \"unix\": client mode requires a HOST:PORT TCP target (or, with unix:PATH, \
+         --override-server-name and the name in the server's certificate)"
+    )]
+    UnixTargetWithoutName,
     /// A client whose target has no host whose name the server could prove.
     #[error(
         "--target {target} does not name the server: give the name in its certificate with --override-server-name"

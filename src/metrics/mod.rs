@@ -23,7 +23,7 @@ use crate::net::HttpUrl;
 pub use http_post::{Connect, Wire, describe};
 pub use instruments::{Distribution, Reason, Timing};
 pub use push::{Content, GRAPHITE_INTERVAL, LAST_ATTEMPT, Reporter};
-pub use reasons::{DialFailure, HandshakeFailure, ReloadResult};
+pub use reasons::{DialFailure, HandshakeFailure, HandshakeKind, ReloadResult};
 pub use registry::{
     CertificateExpiry, Declaration, Family, Gauges, Point, Points, Registry, Sample, Unit, Value,
 };

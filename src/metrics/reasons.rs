@@ -65,6 +65,16 @@ reasons! {
 }
 
 reasons! {
+    /// How an accepted peer's handshake went that did not fail.
+    HandshakeKind {
+        /// Certificates and signatures on both sides.
+        Full = "full",
+        /// An earlier session went on; the peer was judged again.
+        Resumed = "resumed",
+    }
+}
+
+reasons! {
     /// Why the target of an accepted connection was not reached.
     DialFailure {
         /// Its name has no address.
@@ -110,6 +120,7 @@ mod tests {
             }
         }
         check::<HandshakeFailure>();
+        check::<HandshakeKind>();
         check::<DialFailure>();
         check::<ReloadResult>();
     }

@@ -16,7 +16,7 @@ use super::upstream::{self, Unreached, Upstream};
 use super::{Shared, Side, deadline_after};
 use crate::authorization::Admission;
 use crate::logging::class;
-use crate::metrics::{DialFailure, HandshakeFailure, Reason as _, Registry};
+use crate::metrics::{DialFailure, HandshakeFailure, HandshakeKind, Reason as _, Registry};
 use crate::net::{Accepted, Label, Stream};
 use crate::tls::{Established, Facts, PeerIdentity, Session};
 
@@ -85,6 +85,7 @@ async fn join(shared: &Shared, accepted: Accepted) -> Option<Joined> {
                 peer,
                 admission,
                 facts,
+                is_resumed,
             } = established;
             debug!(
                 target: class::CONNS,
@@ -92,6 +93,7 @@ async fn join(shared: &Shared, accepted: Accepted) -> Option<Joined> {
                 peer = %stream.peer().address(),
                 subject = peer.as_ref().map(|peer| peer.subject()),
                 reason = %admission.reason(),
+                resumed = is_resumed,
                 "admitted {}: {}",
                 stream.peer().address(),
                 admission.reason()
@@ -251,6 +253,13 @@ async fn shake_hands(shared: &Shared, stream: &mut Stream, deadline: Instant) ->
         }
     };
     metrics.handshake_took(started.elapsed());
+    if let Ok(established) = &outcome {
+        metrics.handshake_done(if established.is_resumed {
+            HandshakeKind::Resumed
+        } else {
+            HandshakeKind::Full
+        });
+    }
     if let Err(Failure { reason, text }) = &outcome {
         metrics.handshake_failed(*reason);
         warn!(

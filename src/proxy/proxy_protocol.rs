@@ -120,7 +120,7 @@ const SSL_COMMON_NAME: u8 = 0x22;
 const SSL_CLIENT_CERTIFICATE: u8 = 0x28;
 
 const CLIENT_USES_TLS: u8 = 0x01;
-/// On this connection, and in this session: there is no resumption that would tell them apart.
+/// On this connection, and in this session: a resumed one counts as both, as in Ghostunnel 1.11.1.
 const CLIENT_SHOWED_CERTIFICATE: u8 = 0x02 | 0x04;
 /// Zero stands for a certificate that was verified; no other peer gets here.
 const VERIFIED: [u8; 4] = [0; 4];

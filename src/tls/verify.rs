@@ -14,6 +14,7 @@ use rustls::{
 };
 
 use super::options;
+use super::tickets::Proof;
 use crate::authorization::{Admission, Decision, Rules};
 use crate::metrics::HandshakeFailure;
 
@@ -25,10 +26,16 @@ pub type PeerIdentity = Arc<pki::Identity>;
 #[derive(Debug, Default)]
 pub(super) struct Verdict {
     outcome: Mutex<Option<Outcome>>,
+    /// Whoever the ticket belongs to that was opened. Means something only if rustls then went
+    /// on with that session.
+    resumed: Mutex<Option<Admitted>>,
+    /// What the next ticket will carry.
+    proof: Mutex<Option<Proof>>,
     server_name: Mutex<Option<String>>,
 }
 
-type Outcome = Result<(PeerIdentity, Admission), Refusal>;
+type Admitted = (PeerIdentity, Admission);
+type Outcome = Result<Admitted, Refusal>;
 
 /// Why the verifier refused a peer.
 #[derive(Debug)]
@@ -41,8 +48,23 @@ pub(super) struct Refusal {
 
 impl Verdict {
     /// Takes the peer, if the verifier was asked and admitted it.
-    pub(super) fn take_admitted(&self) -> Option<(PeerIdentity, Admission)> {
+    pub(super) fn take_admitted(&self) -> Option<Admitted> {
         lock(&self.outcome).take()?.ok()
+    }
+
+    /// Takes the owner of the session that was resumed, whose leaf must be this one.
+    pub(super) fn take_resumed(&self, leaf: &[u8]) -> Option<Admitted> {
+        let resumed = lock(&self.resumed).take();
+        resumed.filter(|(peer, _)| peer.leaf().der() == leaf)
+    }
+
+    pub(super) fn record_resumed(&self, admitted: Admitted, proof: Proof) {
+        *lock(&self.resumed) = Some(admitted);
+        *lock(&self.proof) = Some(proof);
+    }
+
+    pub(super) fn proof(&self) -> Option<Proof> {
+        lock(&self.proof).clone()
     }
 
     /// Takes the reason for which the verifier refused the peer.
@@ -61,6 +83,16 @@ impl Verdict {
 
     fn record(&self, outcome: Outcome) {
         *lock(&self.outcome) = Some(outcome);
+    }
+
+    fn record_proof(&self, leaf: &CertificateDer<'_>, others: &[CertificateDer<'_>], now: UnixTime) {
+        let chain = std::iter::once(leaf).chain(others);
+        *lock(&self.proof) = Some(Proof {
+            chain: chain
+                .map(|certificate| certificate.clone().into_owned())
+                .collect(),
+            given_at: now,
+        });
     }
 }
 
@@ -81,18 +113,20 @@ pub(super) struct Conditions {
 
 /// Why a chain was refused, with the error that makes rustls send the alert that Ghostunnel
 /// 1.11.1 sends.
-struct Refused {
+pub(super) struct Refused {
     refusal: Refusal,
     alert: CertificateError,
 }
 
 impl Conditions {
-    fn judge(
+    /// Whether whoever owns this chain may enter at this moment: the one answer for full and
+    /// resumed handshakes.
+    pub(super) fn judge(
         &self,
         leaf: &CertificateDer<'_>,
         others: &[CertificateDer<'_>],
         now: UnixTime,
-    ) -> Result<(PeerIdentity, Admission), Refused> {
+    ) -> Result<Admitted, Refused> {
         let presented = std::iter::once(leaf)
             .chain(others)
             .map(|der| pki::Certificate::parse(der))
@@ -181,6 +215,7 @@ impl ClientCertVerifier for ClientVerifier {
         match self.conditions.judge(end_entity, intermediates, now) {
             Ok(admitted) => {
                 self.verdict.record(Ok(admitted));
+                self.verdict.record_proof(end_entity, intermediates, now);
                 Ok(ClientCertVerified::assertion())
             }
             Err(refused) => {

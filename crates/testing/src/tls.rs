@@ -1,16 +1,18 @@
 //! TLS peers for both sides of a tunnel, with a hand on every way to end a stream.
 
 use std::io::{self, Read, Write};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
-    ClientConfig, ClientConnection, Connection, HandshakeKind, ProtocolVersion, RootCertStore, ServerConfig,
-    ServerConnection, SupportedProtocolVersion,
+    ClientConfig, ClientConnection, Connection, HandshakeKind, NamedGroup, ProtocolVersion, RootCertStore,
+    ServerConfig, ServerConnection, SupportedProtocolVersion,
 };
 
 use crate::ca::{Authority, Issued};
@@ -50,6 +52,7 @@ pub struct TlsClient {
     identity: Option<Issued>,
     server_name: String,
     versions: Versions,
+    provider: CryptoProvider,
     resumes: bool,
     /// Built at the first connection and kept, because sessions to resume live in it.
     config: OnceLock<Arc<ClientConfig>>,
@@ -58,11 +61,21 @@ pub struct TlsClient {
 impl TlsClient {
     /// A client that trusts this authority.
     pub fn trusting(authority: &Authority) -> Self {
+        Self::with_roots(roots(authority))
+    }
+
+    /// A client that trusts the one certificate of a PEM file.
+    pub fn trusting_file(path: &Path) -> Self {
+        Self::with_roots(roots_of_file(path))
+    }
+
+    fn with_roots(roots: Arc<RootCertStore>) -> Self {
         Self {
-            roots: roots(authority),
+            roots,
             identity: None,
             server_name: "localhost".to_owned(),
             versions: BOTH_VERSIONS,
+            provider: aws_lc_rs::default_provider(),
             resumes: false,
             config: OnceLock::new(),
         }
@@ -86,6 +99,18 @@ impl TlsClient {
     #[must_use]
     pub fn version(mut self, version: Version) -> Self {
         self.versions = version.only();
+        self
+    }
+
+    /// Lists these key exchange groups only, and sends a share for the first.
+    #[must_use]
+    pub fn groups(mut self, groups: &[NamedGroup]) -> Self {
+        let known = aws_lc_rs::ALL_KX_GROUPS;
+        let named = |name: &NamedGroup| known.iter().find(|group| group.name() == *name);
+        self.provider.kx_groups = groups
+            .iter()
+            .map(|name| *named(name).expect("a group of the library"))
+            .collect();
         self
     }
 
@@ -119,7 +144,7 @@ impl TlsClient {
     }
 
     fn build(&self) -> ClientConfig {
-        let builder = ClientConfig::builder_with_provider(provider())
+        let builder = ClientConfig::builder_with_provider(Arc::new(self.provider.clone()))
             .with_protocol_versions(self.versions)
             .expect("the provider serves both versions")
             .with_root_certificates(Arc::clone(&self.roots));
@@ -155,6 +180,11 @@ impl ClientCertificates {
     /// A certificate of this authority must be shown.
     pub fn required(authority: &Authority) -> Self {
         Self::Required(roots(authority))
+    }
+
+    /// A certificate of the authority in a PEM file must be shown.
+    pub fn required_by_file(path: &Path) -> Self {
+        Self::Required(roots_of_file(path))
     }
 }
 
@@ -221,6 +251,13 @@ fn roots(authority: &Authority) -> Arc<RootCertStore> {
     Arc::new(roots)
 }
 
+fn roots_of_file(path: &Path) -> Arc<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    let certificate = CertificateDer::from_pem_file(path).expect("a certificate in PEM");
+    roots.add(certificate).expect("an authority is a trust anchor");
+    Arc::new(roots)
+}
+
 /// Certificate and key as they are: rustls' own way refuses a key that does not belong to the
 /// certificate, and certificates of version 1.
 fn certified(identity: &Issued) -> Arc<SingleCertAndKey> {
@@ -244,6 +281,10 @@ pub struct TlsFacts {
     pub peer_certificates: Vec<CertificateDer<'static>>,
     /// Whether an earlier session was resumed.
     pub is_resumed: bool,
+    /// The key exchange group; `None` for a session of TLS 1.2 that was resumed.
+    pub group: Option<NamedGroup>,
+    /// Whether the server asked for another hello.
+    pub is_retried: bool,
 }
 
 /// One end of an established TLS stream. Dropping it closes the connection without
@@ -280,6 +321,11 @@ impl TlsPeer {
             server_name,
             peer_certificates: self.session.peer_certificates().unwrap_or_default().to_vec(),
             is_resumed: self.session.handshake_kind() == Some(HandshakeKind::Resumed),
+            group: self
+                .session
+                .negotiated_key_exchange_group()
+                .map(|group| group.name()),
+            is_retried: self.session.handshake_kind() == Some(HandshakeKind::FullWithHelloRetryRequest),
         }
     }
 
