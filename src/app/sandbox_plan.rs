@@ -24,6 +24,8 @@ pub struct Environment<F> {
     pub ssl_cert_dir: Option<OsString>,
     /// Where relative paths start.
     pub current_dir: PathBuf,
+    /// The program's own file, if it can be told.
+    pub executable: Option<PathBuf>,
     /// The file system.
     pub files: F,
 }
@@ -58,6 +60,7 @@ impl Environment<SystemFiles> {
             ssl_cert_file: std::env::var_os("SSL_CERT_FILE"),
             ssl_cert_dir: std::env::var_os("SSL_CERT_DIR"),
             current_dir: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")),
+            executable: std::env::current_exe().ok(),
             files: SystemFiles,
         }
     }
@@ -81,6 +84,10 @@ pub fn plan<F: Files>(config: &Config, environment: &Environment<F>) -> Plan {
     }
     if let Some(status) = &config.status {
         draft.listener("--status", &status.listen);
+        if let (Some(_), Some(executable)) = (&status.profiles, &environment.executable) {
+            // Names of functions are read from it. The file, not its directory.
+            draft.allow(executable, Access::Read, "--enable-pprof", true);
+        }
     }
     if let Some(address) = config.metrics.graphite {
         draft.connect(address.port(), "--metrics-graphite");
@@ -357,6 +364,7 @@ mod tests {
             ssl_cert_file: None,
             ssl_cert_dir: None,
             current_dir: "/here".into(),
+            executable: Some("/bin/ghostunnel".into()),
             files,
         }
     }
@@ -391,6 +399,7 @@ mod tests {
                 listen: listen_addr(text),
                 transport: status::Transport::Http,
                 enable_shutdown: false,
+                profiles: None,
                 stays_open: false,
             }),
             metrics: metrics::Settings::default(),

@@ -339,6 +339,7 @@ fn serve(config: &Config, loaded: Loaded, confined: Confined, log: &Log) -> Resu
             metrics: Arc::clone(&metrics),
             metrics_prefix: config.metrics.prefix.clone(),
             gauges: status_port::gauges(&tunnels, log),
+            busy: status_port::busy(&drain),
             sandbox,
             shutdown: request_shutdown,
             request_head_timeout: config.connect_timeout(),

@@ -12,7 +12,7 @@ use super::reporting;
 use super::startup::StartError;
 use super::tunnel::Assembled;
 use crate::config::Mode;
-use crate::lifecycle::DrainGuard;
+use crate::lifecycle::{Drain, DrainGuard};
 use crate::logging::Log;
 use crate::metrics::{CertificateExpiry, Gauges, Wire};
 use crate::net::{self, Acceptor, Listener, Resolver, Stream};
@@ -114,6 +114,12 @@ pub(super) fn sandbox_view(report: Option<&sandbox::Report>) -> SandboxView {
         Outcome::Failed(reason) => view("failed", Some(reason.clone())),
         Outcome::Absent => view("absent", None),
     }
+}
+
+/// How many tasks are busy with connections.
+pub(super) fn busy(drain: &Drain) -> Rc<dyn Fn() -> usize> {
+    let drain = drain.clone();
+    Rc::new(move || drain.busy())
 }
 
 /// What the metrics show beside what was counted.

@@ -223,6 +223,8 @@ impl Flag {
 pub(super) struct Args {
     /// argv\[0\] as typed.
     pub(super) program: String,
+    /// All of argv as it may be shown.
+    pub(super) command_line: Vec<u8>,
     /// Environment variables that gave a value.
     pub(super) variables: Vec<&'static str>,
     pub(super) keystore: Option<PathBuf>,

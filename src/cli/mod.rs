@@ -11,6 +11,7 @@ mod flags;
 mod generate;
 mod help;
 mod parse;
+mod redact;
 mod resolve;
 mod tokens;
 mod values;

@@ -10,7 +10,7 @@ use super::errors::GlobalError;
 use super::flags::{self, Args, CommandWord, FLAGS, Flag, Immediate, Kind};
 use super::tokens::{Token, TokenError, Tokens};
 use super::values::{self, ValueError};
-use super::{Command, Environment, ModeWord, UsageError, generate, help, resolve};
+use super::{Command, Environment, ModeWord, UsageError, generate, help, redact, resolve};
 
 /// The name in error lines if argv has none.
 const PROGRAM: &str = "ghostunnel";
@@ -71,6 +71,7 @@ fn interpret(program: &str, words: &[OsString], environment: Environment<'_>) ->
     let syntax = line.read(&mut Tokens::new(words.to_vec()));
     let mut args = Args {
         program: program.to_owned(),
+        command_line: redact::command_line(program, words),
         ..Args::default()
     };
     fill_in(&mut args, &line, environment)?;

@@ -336,6 +336,7 @@ fn status(args: &Args) -> Result<Option<status::Settings>, GlobalError> {
         listen,
         transport,
         enable_shutdown: args.enable_shutdown,
+        profiles: args.enable_pprof.then(|| args.command_line.clone()),
         stays_open: args.drain_status,
     }))
 }

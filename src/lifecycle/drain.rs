@@ -69,6 +69,11 @@ impl Drain {
         }
     }
 
+    /// How many guards there are now.
+    pub fn busy(&self) -> usize {
+        self.shared.guards.load(Ordering::SeqCst)
+    }
+
     /// Waits until the drain has begun and no guard is left. Cancel-safe.
     pub async fn drained(&self) {
         self.begun().await;

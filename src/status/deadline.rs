@@ -77,6 +77,14 @@ impl Progress {
         self.enter(Stage::Answer, Some(ANSWER));
     }
 
+    /// Whether there is no request yet, at least no whole one.
+    pub(super) fn is_waiting(&self) -> bool {
+        match self.stage.get() {
+            Stage::Fresh | Stage::Idle | Stage::Head => true,
+            Stage::Service | Stage::Answer => false,
+        }
+    }
+
     fn bytes_arrived(&self) {
         match self.stage.get() {
             Stage::Fresh => self.stage.set(Stage::Head),

@@ -1,4 +1,4 @@
-//! The status port: `/_status`, `/_metrics`, `/_shutdown`.
+//! The status port: `/_status`, `/_metrics`, `/_shutdown`, `/debug/pprof/`.
 //!
 //! Shows what the process and its tunnels are doing and takes one order, to shut down.
 //! It has no access control of its own: who can reach the port can use it. `app` starts
@@ -7,7 +7,9 @@
 mod check;
 mod deadline;
 mod health;
+mod pprof;
 mod routes;
+mod seats;
 mod secure;
 mod server;
 mod target_status;
@@ -17,6 +19,7 @@ mod tests;
 use crate::net::ListenAddr;
 
 pub use health::{CertificateView, HealthCheck, SandboxView, TunnelView};
+pub use pprof::Census;
 pub use server::{ConfigSource, Listen, Scheme, Sources, serve};
 pub use target_status::{Reach, ask};
 
@@ -29,6 +32,8 @@ pub struct Settings {
     pub transport: Transport,
     /// `--enable-shutdown`: whether `POST /_shutdown` exists.
     pub enable_shutdown: bool,
+    /// `--enable-pprof`: the command line without secrets, if profiles are served.
+    pub profiles: Option<Vec<u8>>,
     /// `--drain-status`: whether the port stays open until the process ends, rather than until
     /// the drain begins.
     pub stays_open: bool,

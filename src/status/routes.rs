@@ -2,6 +2,8 @@
 
 use hyper::Method;
 
+use super::pprof::{self, Page};
+
 /// What a request asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Route {
@@ -15,6 +17,8 @@ pub(super) enum Route {
     Shutdown,
     /// `/_shutdown` with another method.
     ShutdownByOtherMethod,
+    /// `/debug/pprof/` and what is below it, where that is enabled.
+    Profile(Page),
     /// A path with empty, `.` or `..` parts, and where it leads.
     Unclean(String),
     /// Anything else.
@@ -37,14 +41,32 @@ pub(super) fn route(method: &Method, path: &str, query: Option<&str>, has_shutdo
     }
 }
 
+/// Finds out what a path of profiles means; `None` for all other paths.
+pub(super) fn profile(path: &str, query: Option<&str>) -> Option<Route> {
+    let name = path.strip_prefix("/debug/pprof")?;
+    match name.strip_prefix('/') {
+        None if name.is_empty() => Some(Route::Unclean(location("/debug/pprof/", query))),
+        None => None,
+        Some(name) if clean(path).is_some_and(|clean| clean == path) => {
+            Some(Route::Profile(pprof::page(name, |key| first_value(query, key))))
+        }
+        Some(_) => None,
+    }
+}
+
 /// Whether the first value of `format` is exactly `prometheus`.
 fn wants_prometheus(query: Option<&str>) -> bool {
+    first_value(query, "format").is_some_and(|value| value == "prometheus")
+}
+
+/// The first value of `name`; what is no text is malformed.
+fn first_value(query: Option<&str>, name: &str) -> Option<String> {
     let pairs = query.unwrap_or_default().split('&');
     let mut values = pairs.filter_map(|pair| {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (decode(key)? == b"format").then(|| decode(value))?
+        (decode(key)? == name.as_bytes()).then(|| decode(value))?
     });
-    values.next().is_some_and(|value| value == b"prometheus")
+    String::from_utf8(values.next()?).ok()
 }
 
 /// A part of a query without its escapes. `None` for what is malformed, which counts as absent.
@@ -189,10 +211,30 @@ mod tests {
         }
     }
 
+    #[test]
+    fn profiles_are_below_one_path() {
+        for (path, expected) in [
+            ("/debug/pprof", Some(unclean("/debug/pprof/?debug=1"))),
+            ("/debug/pprof/", Some(Route::Profile(Page::Index))),
+            (
+                "/debug/pprof/goroutine",
+                Some(Route::Profile(Page::Tasks { as_text: true })),
+            ),
+            ("/debug/pprof/x/y", Some(Route::Profile(Page::Unknown))),
+            ("/debug/pprof/../pprof/", None),
+            ("/debug/pprofx", None),
+            ("/debug/", None),
+            ("/", None),
+        ] {
+            assert_eq!(profile(path, Some("debug=1")), expected, "{path}");
+        }
+    }
+
     proptest! {
         #[test]
         fn any_query_is_read(query in "[&=;%+0-9a-f\\PC]{0,20}") {
             let _ = wants_prometheus(Some(&query));
+            let _ = profile("/debug/pprof/profile", Some(&query));
         }
 
         #[test]

@@ -17,14 +17,16 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::task::{JoinSet, LocalSet};
+use tokio::task::{JoinSet, LocalSet, yield_now};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::Settings;
 use super::check::SharedCheck;
 use super::deadline::{DeadlineStream, Progress, WHOLE_REQUEST};
 use super::health::{self, SandboxView, Snapshot, TunnelView};
-use super::routes::{Route, route};
+use super::pprof::{self, Answer, Census};
+use super::routes::{self, Route, route};
+use super::seats::{Seat, Seats};
 use super::secure;
 use crate::lifecycle::{Intent, Lifecycle, Phase, ShutdownTrigger};
 use crate::metrics::{Gauges, Registry, hostname, json, prometheus};
@@ -44,11 +46,16 @@ const MAX_BODY: u64 = 256 * 1024;
 /// How long requests may go on once the process stops.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
 
+/// How long to wait for a place before looking again who could leave one.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
 /// Pause after a failure to accept: doubles from the first to the second.
 const ACCEPT_PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
+const HTML: &str = "text/html; charset=utf-8";
+const BYTES: &str = "application/octet-stream";
 
 /// Gives the TLS configuration for the next connection: today's certificate, no client
 /// authentication, no ALPN. `None` when there is no certificate to serve with.
@@ -77,6 +84,8 @@ pub struct Sources {
     pub gauges: Rc<dyn Fn() -> Gauges>,
     /// What became of the sandbox.
     pub sandbox: SandboxView,
+    /// Gives the number of tasks that are busy with connections.
+    pub busy: Rc<dyn Fn() -> usize>,
     /// Gets the shutdown that `POST /_shutdown` asks for. One place is enough.
     pub shutdown: mpsc::Sender<Intent>,
     /// Limit for reading a request's head, for the TLS handshake and for a health check:
@@ -121,6 +130,9 @@ pub async fn serve<L: Listen>(listener: L, settings: &Settings, scheme: Scheme, 
         checks: checks.collect(),
         scheme,
         has_shutdown: settings.enable_shutdown,
+        profiles: settings.profiles.clone(),
+        visits: Cell::new(0),
+        seats: Seats::default(),
         head_limit,
         sources,
     });
@@ -132,6 +144,11 @@ struct Site {
     hostname: String,
     scheme: Scheme,
     has_shutdown: bool,
+    /// The command line to be shown, if profiles are served.
+    profiles: Option<Vec<u8>>,
+    /// Connections to this port that are open now.
+    visits: Cell<usize>,
+    seats: Seats,
     stays_open: bool,
     head_limit: Duration,
     checks: Vec<SharedCheck>,
@@ -147,7 +164,7 @@ impl Site {
             tokio::select! {
                 () = &mut stopping => break,
                 Some(_) = connections.join_next() => {}
-                (stream, peer, permit) = entrance.next() => {
+                (stream, peer, permit) = entrance.next(&self.seats) => {
                     let site = Rc::clone(&self);
                     connections.spawn_local(async move {
                         site.connection(stream, &peer).await;
@@ -177,21 +194,34 @@ impl Site {
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
+        let _counted = Counted::new(&self.visits);
+        let seat = self.seats.take();
+        tokio::select! {
+            () = self.speak(stream, peer, &seat) => {}
+            () = seat.told_to_leave() => {}
+        }
+    }
+
+    async fn speak<S>(self: &Rc<Self>, stream: S, peer: &str, seat: &Seat)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
         match &self.scheme {
-            Scheme::Http => self.http(stream).await,
+            Scheme::Http => self.http(stream, seat).await,
             Scheme::Https(config) => match secure::handshake(stream, config(), self.head_limit).await {
-                Ok(stream) => self.http(stream).await,
+                Ok(stream) => self.http(stream, seat).await,
                 Err(error) => tracing::warn!(peer, error, "http: TLS handshake error from {peer}: {error}"),
             },
         }
     }
 
     /// Speaks HTTP until either side closes.
-    async fn http<S>(self: &Rc<Self>, stream: S)
+    async fn http<S>(self: &Rc<Self>, stream: S, seat: &Seat)
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
         let progress = Progress::new(self.head_limit);
+        seat.follow(&progress);
         let stream = DeadlineStream::new(stream, Rc::clone(&progress));
         let visit = Rc::new(Visit {
             site: Rc::clone(self),
@@ -262,10 +292,47 @@ impl Site {
         answer(StatusCode::OK, TEXT, text)
     }
 
+    async fn profile(&self, page: pprof::Page) -> Response<Full<Bytes>> {
+        let command_line = self.profiles.as_deref().unwrap_or_default();
+        let census = Census {
+            tasks: vec![
+                ("connections and listeners", (self.sources.busy)()),
+                ("connections to the status port", self.visits.get()),
+                ("status port", 1),
+                ("main task", 1),
+            ],
+        };
+        match pprof::answer(page, command_line, &census).await {
+            Answer::Text(text) => answer(StatusCode::OK, TEXT, text),
+            Answer::Html(text) => answer(StatusCode::OK, HTML, text),
+            Answer::Bytes(bytes) => answer(StatusCode::OK, TEXT, bytes),
+            Answer::Profile(profile) => answer(StatusCode::OK, BYTES, profile),
+            Answer::NotImplemented(why) => answer(StatusCode::NOT_IMPLEMENTED, TEXT, why),
+            Answer::Failed(why) => answer(StatusCode::INTERNAL_SERVER_ERROR, TEXT, why),
+            Answer::NotFound => answer(StatusCode::NOT_FOUND, TEXT, "Unknown profile\n"),
+        }
+    }
+
     fn prometheus(&self) -> Response<Full<Bytes>> {
         let sources = &self.sources;
         let text = prometheus::render(&sources.metrics, &(sources.gauges)(), &sources.metrics_prefix);
         answer(StatusCode::OK, prometheus::CONTENT_TYPE, text)
+    }
+}
+
+/// One of several, for as long as it lives.
+struct Counted<'a>(&'a Cell<usize>);
+
+impl<'a> Counted<'a> {
+    fn new(count: &'a Cell<usize>) -> Self {
+        count.set(count.get().saturating_add(1));
+        Self(count)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
     }
 }
 
@@ -279,13 +346,16 @@ struct Visit {
 impl Visit {
     async fn serve(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let deadline = self.progress.service_begins();
+        // Whoever sends many requests at once takes turns with others.
+        yield_now().await;
         let (head, body) = request.into_parts();
-        let route = route(
-            &head.method,
-            head.uri.path(),
-            head.uri.query(),
-            self.site.has_shutdown,
-        );
+        let (path, query) = (head.uri.path(), head.uri.query());
+        let profile = self
+            .site
+            .profiles
+            .as_ref()
+            .and_then(|_| routes::profile(path, query));
+        let route = profile.unwrap_or_else(|| route(&head.method, path, query, self.site.has_shutdown));
         let mut response = match timeout_at(deadline, read_away(body)).await {
             Ok(true) => self.answer(route).await,
             Ok(false) => closing(self.answer(route).await),
@@ -303,6 +373,7 @@ impl Visit {
             Route::Status => self.site.status().await,
             Route::Metrics => self.site.metrics(),
             Route::Prometheus => self.site.prometheus(),
+            Route::Profile(page) => self.site.profile(page).await,
             Route::Shutdown => {
                 self.wants_shutdown.set(true);
                 empty(StatusCode::OK)
@@ -376,9 +447,11 @@ fn redirect(target: &str) -> Response<Full<Bytes>> {
 }
 
 /// The listener with its connection limit and its pauses after failures.
-struct Entrance<L> {
+struct Entrance<L: Listen> {
     listener: L,
     permits: Arc<Semaphore>,
+    /// Accepted, and not yet given a permit.
+    arrived: Option<(L::Stream, String)>,
     pause: Duration,
     not_before: Option<Instant>,
 }
@@ -389,28 +462,37 @@ impl<L: Listen> Entrance<L> {
         Self {
             listener,
             permits,
+            arrived: None,
             pause: ACCEPT_PAUSES.0,
             not_before: None,
         }
     }
 
-    /// Waits for the next connection, however long accepting fails. Cancel-safe.
-    async fn next(&mut self) -> (L::Stream, String, OwnedSemaphorePermit) {
+    /// Waits for the next connection, however long accepting fails, and for a permit. Cancel-safe.
+    async fn next(&mut self, seats: &Seats) -> (L::Stream, String, OwnedSemaphorePermit) {
         loop {
             if let Some(moment) = self.not_before {
                 sleep_until(moment).await;
             }
-            let permits = Arc::clone(&self.permits);
-            let permit = permits
-                .acquire_owned()
-                .await
-                .expect("the semaphore is never closed");
-            match self.listener.accept().await {
-                Ok((stream, peer)) => {
-                    (self.pause, self.not_before) = (ACCEPT_PAUSES.0, None);
-                    return (stream, peer, permit);
+            if self.arrived.is_none() {
+                match self.listener.accept().await {
+                    Ok(arrived) => {
+                        (self.pause, self.not_before) = (ACCEPT_PAUSES.0, None);
+                        self.arrived = Some(arrived);
+                    }
+                    Err(error) => self.failed(&error),
                 }
-                Err(error) => self.failed(&error),
+                continue;
+            }
+            if self.permits.available_permits() == 0 {
+                seats.make_room();
+            }
+            let permit = Arc::clone(&self.permits).acquire_owned();
+            // Where all were busy, one may be waiting by then.
+            if let Ok(permit) = timeout(LOOK_AGAIN, permit).await
+                && let Some((stream, peer)) = self.arrived.take()
+            {
+                return (stream, peer, permit.expect("the semaphore is never closed"));
             }
         }
     }

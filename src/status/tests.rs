@@ -74,6 +74,7 @@ impl Fixture {
                 listen,
                 transport: Transport::Http,
                 enable_shutdown: true,
+                profiles: None,
                 stays_open: false,
             },
             scheme: Scheme::Http,
@@ -140,6 +141,7 @@ impl Fixture {
             metrics: Arc::new(Registry::new()),
             metrics_prefix: "ghostunnel".to_owned(),
             gauges: Rc::new(Gauges::default),
+            busy: Rc::new(|| 0),
             sandbox: SandboxView {
                 state: "enforced",
                 abi: Some(7),
@@ -548,36 +550,29 @@ fn accepting_goes_on_after_failures() {
 }
 
 #[test]
-fn connections_are_limited() {
+fn beyond_the_limit_the_oldest_without_a_request_makes_room() {
     let fixture = Fixture::new();
     block_on(async {
         let (script, accepted) = mpsc::channel(2 * server::MAX_CONNECTIONS);
-        let mut held = Vec::new();
         let open = || {
             let (ours, theirs) = duplex(4096);
             script.try_send(Ok(theirs)).expect("the server listens");
             ours
         };
-        for _ in 0..server::MAX_CONNECTIONS {
-            held.push(open());
-        }
-        let last = open();
+        let mut held: Vec<_> = (0..server::MAX_CONNECTIONS).map(|_| open()).collect();
+        let metrics = request("GET", "/_metrics");
         fixture
             .serve_while(Scripted(accepted), async |_| {
-                let metrics = request("GET", "/_metrics");
-                let mut last_answer = Box::pin(exchange(last, &metrics));
-                let mut newest = held.pop().expect("some are held");
                 for _ in 0..3 {
-                    newest.write_all(b"GET / HTTP/1.1\r\n\r\n").await.expect("taken");
-                    read_answer(&mut newest, "not found\n").await;
-                    let polled = std::future::poll_fn(|context| {
-                        std::task::Poll::Ready(last_answer.as_mut().poll(context).is_pending())
-                    });
-                    assert!(polled.await);
+                    let text = exchange(open(), &metrics).await;
+                    assert!(text.starts_with("HTTP/1.1 200"), "{text}");
                 }
-                drop(newest);
-                let text = last_answer.await;
-                assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+                // One had to go; those that came then found room, for each was over before the next.
+                assert_eq!(read_all(&mut held.remove(0)).await, "");
+                for mut other in held {
+                    other.write_all(b"GET / HTTP/1.1\r\n\r\n").await.expect("taken");
+                    read_answer(&mut other, "not found\n").await;
+                }
             })
             .await;
     });

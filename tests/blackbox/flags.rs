@@ -497,10 +497,6 @@ fn flags_not_built_yet_are_refused_by_name_after_every_check() {
             format!("{client} --key=k --verify-policy=p --verify-query=q"),
             "verify-policy",
         ),
-        (
-            format!("{server} --key=k --allow-all --status=localhost:0 --enable-pprof"),
-            "enable-pprof",
-        ),
     ] {
         assert_eq!(
             start_error_of(&words),

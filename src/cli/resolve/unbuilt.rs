@@ -22,8 +22,7 @@ pub(super) fn flag(flag: &'static str, args: &Args) -> ConfigError {
 /// [`sources::selection`].
 pub(super) fn refuse(mode: ModeWord, args: &Args) -> Result<(), ConfigError> {
     pins(mode, args)?;
-    policy(mode, args)?;
-    pprof(args)
+    policy(mode, args)
 }
 
 fn pins(mode: ModeWord, args: &Args) -> Result<(), ConfigError> {
@@ -44,13 +43,6 @@ fn policy(mode: ModeWord, args: &Args) -> Result<(), ConfigError> {
     };
     match access::has_policy(args) {
         true => Err(flag(name, args)),
-        false => Ok(()),
-    }
-}
-
-fn pprof(args: &Args) -> Result<(), ConfigError> {
-    match args.enable_pprof {
-        true => Err(flag("enable-pprof", args)),
         false => Ok(()),
     }
 }
@@ -93,8 +85,6 @@ pub(super) const NAMES: &[&[&str]] = &[
     ],
     // Public key pins.
     &["--allow-spki-pin", "--verify-spki-pin"],
-    // Profiling.
-    &["--enable-pprof"],
 ];
 
 #[cfg(test)]
