@@ -209,7 +209,6 @@ fn has_rules(args: &Args) -> bool {
 fn rules(uri_flag: &'static str, args: &Args) -> Result<Rules, ConfigError> {
     let uris: Result<Vec<_>, _> = args.uris.iter().map(|uri| UriPattern::parse(uri)).collect();
     Ok(Rules {
-        all: false,
         common_names: args.common_names.clone(),
         organizational_units: args.organizational_units.clone(),
         dns_names: args.dns_names.clone(),
@@ -218,6 +217,7 @@ fn rules(uri_flag: &'static str, args: &Args) -> Result<Rules, ConfigError> {
             flag: uri_flag,
             reason,
         })?,
+        ..Rules::default()
     })
 }
 

@@ -12,10 +12,10 @@ use super::pipe::Pipe;
 use super::proxy_protocol::{self, Certificate, HeaderError, Introduced};
 use super::relay::{self, Deadlines, Observer, TlsEnd, Volume};
 use super::upstream::{self, Unreached, Upstream};
-use super::{Shared, Side, deadline_after};
+use super::{Shared, Side, complaint, deadline_after};
 use crate::authorization::Admission;
 use crate::logging::class;
-use crate::metrics::{DialFailure, HandshakeFailure, Reason as _, Registry};
+use crate::metrics::{DialFailure, HandshakeFailure, Registry};
 use crate::net::{Accepted, Stream};
 use crate::tls::{Established, Facts, PeerIdentity, Session};
 
@@ -108,7 +108,7 @@ async fn join(shared: &Shared, accepted: Accepted) -> Option<Joined> {
     match reached {
         Ok(upstream) => join_ends(stream, tls, upstream),
         Err(mut unreached) => {
-            dial_failed(shared, &stream.peer().address().to_string(), &unreached);
+            complaint::dial_failed(shared, &stream.peer().address().to_string(), &unreached);
             if let Some(mut tls) = tls {
                 handshake::hang_up(&mut tls.session, &mut stream).await;
             }
@@ -214,40 +214,13 @@ async fn shake_hands(shared: &Shared, stream: &mut Stream, deadline: Instant) ->
         }
     };
     metrics.handshake_took(started.elapsed());
-    if let Err(Failure { reason, text }) = &outcome {
-        metrics.handshake_failed(*reason);
-        warn!(
-            target: class::HANDSHAKE_ERRS,
-            event = "handshake_failed",
-            peer = from,
-            reason = reason.label(),
-            error = text,
-            "error on TLS handshake from {from}: {text}"
-        );
+    if let Err(failure) = &outcome {
+        complaint::handshake_failed(metrics, &from, failure);
     }
     if was_refused {
         unless_draining(shared, handshake::say_farewell(stream)).await;
     }
     outcome.ok()
-}
-
-fn dial_failed(shared: &Shared, peer: &str, unreached: &Unreached) {
-    let metrics = &shared.surroundings.metrics;
-    metrics.dial_failed(unreached.reason);
-    if let Some(reason) = unreached.handshake {
-        metrics.target_handshake_failed(reason);
-    }
-    error!(
-        target: class::CONN_ERRS,
-        event = "dial_failed",
-        peer,
-        target = shared.target.text(),
-        reason = unreached.reason.label(),
-        error = unreached.text,
-        "{}: {}",
-        unreached.phrase(),
-        unreached.text
-    );
 }
 
 /// The outcome of `work`, or nothing if the process began to drain first.

@@ -4,6 +4,7 @@
 //! [`Workers`] until the drain begins. `connection.rs` tells the life of one connection.
 
 mod accept;
+mod complaint;
 mod connection;
 mod handshake;
 mod pipe;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use rustls::{AlertDescription, Error, PeerIncompatible, ProtocolVersion};
 
 use super::alert;
+use super::evidence::Evidence;
 use super::session::{Engine, Event, LONGEST_UNOPENED, Session};
 use super::verify::{PeerIdentity, Verdict};
 use crate::authorization::Admission;
@@ -71,6 +72,7 @@ pub struct Facts {
 pub struct HandshakeError {
     text: String,
     reason: HandshakeFailure,
+    evidence: Option<Box<Evidence>>,
 }
 
 impl HandshakeError {
@@ -78,12 +80,18 @@ impl HandshakeError {
         Self {
             text: text.into(),
             reason,
+            evidence: None,
         }
     }
 
-    /// The kind of failure, for metrics.
+    /// The kind of failure, for log and metrics.
     pub fn reason(&self) -> HandshakeFailure {
         self.reason
+    }
+
+    /// Takes what is known of a peer that was refused for its certificate.
+    pub fn take_evidence(&mut self) -> Option<Box<Evidence>> {
+        self.evidence.take()
     }
 }
 
@@ -213,9 +221,19 @@ impl Handshake {
         // A hello that was refused is still there, whole, whatever records it came in.
         let hello = HelloFacts::read(&self.incoming);
         self.correct_alert(error, &hello);
-        match self.verdict.take_refusal() {
-            Some(refusal) => HandshakeError::new(refusal.reason, refusal.text),
-            None => HandshakeError::new(reason(error), describe(error, &hello)),
+        let (reason, text, evidence) = match self.verdict.take_outcome() {
+            Some(Err(refusal)) => (refusal.reason, refusal.text, refusal.evidence),
+            // Whoever was admitted has failed in something else: mostly, to prove that it is not a
+            // stranger with a copy of the certificate.
+            Some(Ok((peer, _))) => {
+                let evidence = Some(Box::new(Evidence::of(peer.leaf())));
+                (reason(error), describe(error, &hello), evidence)
+            }
+            None => (reason(error), describe(error, &hello), None),
+        };
+        HandshakeError {
+            evidence,
+            ..HandshakeError::new(reason, text)
         }
     }
 
@@ -293,7 +311,8 @@ fn reason(error: &Error) -> HandshakeFailure {
             HandshakeFailure::RefusedByPeer
         }
         Error::PeerIncompatible(_) => HandshakeFailure::Incompatible,
-        Error::InvalidCertificate(_) => HandshakeFailure::InvalidCertificate,
+        Error::InvalidCertificate(rustls::CertificateError::BadSignature) => HandshakeFailure::BadSignature,
+        Error::InvalidCertificate(_) => HandshakeFailure::MalformedCertificate,
         Error::InappropriateMessage { .. }
         | Error::InappropriateHandshakeMessage { .. }
         | Error::InvalidMessage(_)

@@ -8,6 +8,7 @@
 
 mod alert;
 mod client;
+mod evidence;
 mod handshake;
 mod options;
 mod outgoing;
@@ -20,6 +21,7 @@ mod verify;
 use crate::authorization::Rules;
 
 pub use client::ClientConfigs;
+pub use evidence::Evidence;
 pub use handshake::{Established, Facts, Handshake, HandshakeError, Progress};
 pub use outgoing::Outgoing;
 pub use server::{NotServable, ServerConfigs, status_config};

@@ -322,17 +322,21 @@ fn rejected(wrong_usage: usize, wrong_policies: usize) -> String {
     format!("{usage}{wrong_policies} candidate chains with invalid policies")
 }
 
-/// What callers tell apart, to choose a TLS alert.
+/// What callers tell apart, to choose a TLS alert and to count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PathErrorKind {
     /// No chain leads to an anchor: `unknown_ca`.
     UnknownAuthority,
-    /// Expired or not yet valid: `certificate_expired`.
+    /// Expired: `certificate_expired`.
     Expired,
+    /// Not valid yet: `certificate_expired` too.
+    NotYetValid,
     /// Not for this usage.
     IncompatibleUsage,
     /// Not for this server name.
     NameMismatch,
+    /// A name that an authority of the chain must not vouch for, or that can't be compared.
+    NameConstraint,
     /// Everything else.
     Other,
 }
@@ -342,16 +346,17 @@ impl PathError {
     pub fn kind(&self) -> PathErrorKind {
         match self {
             Self::UnknownAuthority { .. } => PathErrorKind::UnknownAuthority,
-            Self::Expired { .. } | Self::NotYetValid { .. } => PathErrorKind::Expired,
+            Self::Expired { .. } => PathErrorKind::Expired,
+            Self::NotYetValid { .. } => PathErrorKind::NotYetValid,
             Self::IncompatibleUsage => PathErrorKind::IncompatibleUsage,
             Self::NameMismatch(_) => PathErrorKind::NameMismatch,
+            Self::NameConstraint(_) | Self::UnparsableName { .. } | Self::TooManyConstraints => {
+                PathErrorKind::NameConstraint
+            }
             Self::NoCertificate
             | Self::UnhandledCriticalExtension
             | Self::NotAuthorizedToSign
             | Self::TooManyIntermediates
-            | Self::NameConstraint(_)
-            | Self::UnparsableName { .. }
-            | Self::TooManyConstraints
             | Self::SignatureLimit
             | Self::Policies { .. } => PathErrorKind::Other,
         }
