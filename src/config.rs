@@ -39,6 +39,8 @@ pub struct Tunnel {
     pub mode: Mode,
     /// Where certificate, key and trust anchors come from.
     pub credentials: credentials::Selection,
+    /// Versions and cipher suites, also those of the status port.
+    pub tls: tls::Options,
     /// Timeouts and the concurrency limit.
     pub limits: proxy::Limits,
 }

@@ -350,6 +350,7 @@ mod linux {
                 },
                 trust: credentials::Trust::System,
             },
+            tls: ghostunnel::tls::Options::default(),
             limits: proxy::Limits {
                 connect_timeout: Duration::from_secs(10),
                 close_timeout: Duration::from_secs(60),

@@ -351,6 +351,7 @@ mod tests {
                 identity: Identity::None,
                 trust: Trust::Bundle("/ca/bundle.pem".into()),
             },
+            tls: crate::tls::Options::default(),
             limits: proxy::Limits {
                 connect_timeout: Duration::ZERO,
                 close_timeout: Duration::ZERO,

@@ -36,6 +36,9 @@ use crate::status::{self, SandboxView, Scheme, Sources};
 /// A log whose reader is stuck must not keep the process alive.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
+/// How long the end by a second signal may wait for the same: it must be felt as immediate.
+const LAST_LINES_OF_A_KILL: Duration = Duration::from_millis(100);
+
 /// What closing sockets takes, on top of the shutdown timeout: with a timeout of zero a
 /// process with nothing open still ends in good order.
 const CLOSING: Duration = Duration::from_millis(100);
@@ -132,7 +135,7 @@ fn start(config: Config, log: &Log) -> Result<ExitCode, StartError> {
         let mut intents = signals.into_intents().map_err(signal_error)?;
         let mut serving = serve(&config, loaded, confined, log)?;
         until_shutdown(&config, &mut serving, &mut intents).await;
-        Ok(drain(&config, serving, &intents).await)
+        Ok(drain(&config, serving, &intents, log).await)
     });
     // A status port that has stayed open closes here, which removes its UNIX path.
     drop(tasks);
@@ -418,8 +421,15 @@ async fn until_shutdown(config: &Config, serving: &mut Serving, intents: &mut In
 }
 
 /// Step 8: no new connections; those that are open may end by themselves, in time.
-async fn drain(config: &Config, serving: Serving, intents: &Intents) -> ExitCode {
-    intents.begin_drain();
+async fn drain(config: &Config, serving: Serving, intents: &Intents, log: &Log) -> ExitCode {
+    let last_log = log.clone();
+    intents.begin_drain(move |signal| {
+        warn!(
+            event = "shutdown_cut_short",
+            "received {signal} while shutting down, exiting at once"
+        );
+        last_log.flush(LAST_LINES_OF_A_KILL);
+    });
     serving.lifecycle.set_phase(Phase::Stopping);
     serving.drain.begin();
     info!("shutdown proxy, waiting for drain");

@@ -95,7 +95,10 @@ fn expiry(tunnel: &Assembled) -> Option<CertificateExpiry> {
 /// HTTP where that was asked for, or where neither was asked for and there is no certificate.
 pub(super) fn scheme(settings: &Settings, tunnels: &[Arc<Assembled>]) -> Result<Scheme, StartError> {
     let first = tunnels.first().cloned();
-    let source: ConfigSource = Rc::new(move || tls::status_config(&first.as_ref()?.store.current()));
+    let source: ConfigSource = Rc::new(move || {
+        let first = first.as_ref()?;
+        tls::status_config(&first.store.current(), first.config.tls)
+    });
     let address = settings.listen.text();
     match settings.transport {
         Transport::Http => Ok(Scheme::Http),

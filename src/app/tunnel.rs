@@ -90,7 +90,7 @@ fn side(config: &Tunnel, credentials: &Credentials) -> Result<Side, StartError> 
     Ok(match &config.mode {
         Mode::Server { client_auth, header } => Side::Server {
             tls: Arc::new(
-                ServerConfigs::new(credentials, client_auth.clone())
+                ServerConfigs::new(credentials, client_auth.clone(), config.tls)
                     .map_err(|error| StartError::new("error: unable to get server TLS config", error))?,
             ),
             header: *header,
@@ -99,6 +99,7 @@ fn side(config: &Tunnel, credentials: &Credentials) -> Result<Side, StartError> 
             credentials,
             server_name.clone(),
             verify.clone(),
+            config.tls,
         ))),
     })
 }

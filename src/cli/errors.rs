@@ -1,19 +1,26 @@
 //! Why well-formed flags are refused. The texts are those of Ghostunnel 1.11.1, since
 //! scripts match on them, also where they name flags that this version does not have.
 
-use crate::authorization::UriPatternError;
+use std::fmt;
+
+use crate::authorization::{SpkiPinError, UriPatternError};
 use crate::metrics::PostUrlError;
 use crate::net::{AddressError, UnknownScheme};
+use crate::tls::{CipherGroupsError, UnsupportedVersion};
 
 /// A refusal that concerns the process as a whole, reported as a usage error.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum GlobalError {
+    #[error("--enable-pprof requires --status to be set")]
+    PprofWithoutStatus,
     #[error("--enable-shutdown requires --status to be set")]
     ShutdownWithoutStatus,
     #[error("--drain-status requires --status to be set")]
     DrainStatusWithoutStatus,
     #[error("--metrics-url should start with http:// or https://")]
     MetricsUrlScheme,
+    #[error("--target-status should start with http:// or https://")]
+    TargetStatusScheme,
     #[error("invalid --metrics-url: {0}")]
     MetricsUrl(PostUrlError),
     #[error("invalid --status address: {}{}", .0, .0.remedy())]
@@ -24,6 +31,8 @@ pub(super) enum GlobalError {
     StatusLaunchd,
     #[error("--connect-timeout duration must not be zero")]
     ZeroConnectTimeout,
+    #[error("--use-workload-api-timeout duration must not be negative (use 0 to wait indefinitely)")]
+    NegativeWorkloadApiTimeout,
 }
 
 /// Why flags that are well-formed do not make a tunnel. Displays as the whole reason.
@@ -37,9 +46,10 @@ pub enum ConfigError {
     NoServerCredentials,
     /// A server with more than one source of certificates.
     #[error(
-        "--keystore, --cert/--key, --auto-acme-cert, and --keychain-identity/issuer flags are mutually exclusive"
+        "--keystore, --cert/--key, --auto-acme-cert, and --keychain-identity/issuer flags are mutually \
+         exclusive{0}"
     )]
-    SeveralServerCredentials,
+    SeveralServerCredentials(FromEnvironment),
     /// A client with neither a certificate nor the wish to have none.
     #[error(
         "at least one of --keystore, --cert/--key, --keychain-identity/issuer (if supported), --use-workload-api or \
@@ -49,12 +59,12 @@ pub enum ConfigError {
     /// A client with more than one source of certificates.
     #[error(
         "--keystore, --cert/--key, --keychain-identity/issuer, --use-workload-api and --disable-authentication flags \
-         are mutually exclusive"
+         are mutually exclusive{0}"
     )]
-    SeveralClientCredentials,
+    SeveralClientCredentials(FromEnvironment),
     /// A certificate file without its key, or the other way round.
-    #[error("--cert/--key must be set together, unless using PKCS11 for private key")]
-    HalfPair,
+    #[error("--cert/--key must be set together, unless using PKCS11 for private key{0}")]
+    HalfPair(FromEnvironment),
     /// A server that was not told whom to admit.
     #[error(
         "at least one access control flag (--allow-{{all,cn,ou,dns,uri,spki-pin}}, or OPA flags, or \
@@ -67,6 +77,27 @@ pub enum ConfigError {
     /// `--disable-authentication` of a server beside access rules.
     #[error("--disable-authentication is mutually exclusive with other access control flags")]
     DisableAuthenticationWithOthers,
+    /// Public key pins beside other rules.
+    #[error("--{flag} is mutually exclusive with other {rules} flags")]
+    PinsWithOthers {
+        /// `allow-spki-pin` or `verify-spki-pin`.
+        flag: &'static str,
+        /// What the other rules are called.
+        rules: &'static str,
+    },
+    /// Public key pins beside certificates that change their keys at any time.
+    #[error("--{0} is mutually exclusive with --use-workload-api")]
+    PinsWithWorkloadApi(&'static str),
+    /// A public key pin that is none.
+    #[error("--{flag}: invalid pin {text:?}: {reason}")]
+    SpkiPin {
+        /// `allow-spki-pin` or `verify-spki-pin`.
+        flag: &'static str,
+        /// The pin as typed.
+        text: String,
+        /// What is wrong with it.
+        reason: SpkiPinError,
+    },
     /// A server's target that plaintext could leave the machine for.
     #[error("--target must be unix:PATH or localhost:PORT (unless --unsafe-target is set)")]
     TargetNotLocal,
@@ -78,9 +109,24 @@ pub enum ConfigError {
         "invalid --target network {0:?}: only tcp and unix targets are supported (systemd:/launchd: cannot be dialed)"
     )]
     ServerTargetNetwork(&'static str),
+    /// A certificate by ACME without an address for the authority to write to.
+    #[error("--auto-acme-cert was specified but no email address was provided with --auto-acme-email")]
+    AcmeWithoutEmail,
+    /// A certificate by ACME without consent to the authority's terms.
+    #[error("--auto-acme-agree-to-tos was not specified and is required if --auto-acme-cert is specified")]
+    AcmeWithoutConsent,
+    /// A policy without a query, or the other way round; carries `allow` or `verify`.
+    #[error("--{0}-policy and --{0}-query have to be used together")]
+    HalfPolicy(&'static str),
     /// Two ways to ask for a PROXY protocol header.
     #[error("--proxy-protocol and --proxy-protocol-mode are mutually exclusive")]
     SeveralHeaders,
+    /// A choice of cipher suites that can't be made.
+    #[error(transparent)]
+    CipherSuites(CipherGroupsError),
+    /// A maximum that is no version of TLS.
+    #[error("invalid max TLS version: {0}")]
+    MaxTlsVersion(UnsupportedVersion),
     /// A client's target that can only be listened on.
     #[error("invalid --target network {0:?}: client mode requires a HOST:PORT TCP target")]
     ClientTargetNetwork(&'static str),
@@ -112,11 +158,34 @@ pub enum ConfigError {
     #[error("error configuring proxy: {0}")]
     ProxyScheme(UnknownScheme),
     /// An access rule that is no pattern.
-    #[error("invalid URI pattern in {flag} flag ({reason})")]
+    #[error("invalid URI pattern in --{side}-uri flag ({reason})")]
     UriPattern {
-        /// `--allow-uri` or `--verify-uri`.
-        flag: &'static str,
+        /// `allow` or `verify`.
+        side: &'static str,
         /// What is wrong with it.
         reason: UriPatternError,
     },
+    /// A flag of Ghostunnel 1.11.1 whose work is not done by this version.
+    #[error("--{flag} is a flag of ghostunnel 1.11.1 that this version does not have yet{variables}")]
+    Unbuilt {
+        /// The flag that asks for the work.
+        flag: &'static str,
+        /// Where the values come from, if they were not typed.
+        variables: FromEnvironment,
+    },
+}
+
+/// Environment variables that gave values. Whoever did not type what the message is about finds the
+/// cause in this.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FromEnvironment(pub(super) Vec<&'static str>);
+
+impl fmt::Display for FromEnvironment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_slice() {
+            [] => Ok(()),
+            [one] => write!(f, " (the environment sets {one})"),
+            [all @ .., last] => write!(f, " (the environment sets {} and {last})", all.join(", ")),
+        }
+    }
 }

@@ -77,10 +77,14 @@ pub(super) enum Kind {
     Texts(fn(&mut Args) -> &mut Vec<String>),
     /// A file name of any bytes; an empty one counts as none.
     Path(fn(&mut Args) -> &mut Option<PathBuf>),
+    /// A file that must be there at once; an empty name is a mistake.
+    ExistingFile(fn(&mut Args) -> &mut Option<PathBuf>),
     /// A duration, possibly negative.
     Duration(fn(&mut Args) -> &mut SignedDuration),
     /// An unsigned 32-bit number.
     Number(fn(&mut Args) -> &mut u32),
+    /// A whole number that may be written with a point or an exponent.
+    Integer(fn(&mut Args) -> &mut i64),
     /// `HOST:PORT`, looked up at once.
     TcpAddress(fn(&mut Args) -> &mut Option<SocketAddr>),
     /// Repeatable IP addresses.
@@ -198,11 +202,22 @@ impl Flag {
 pub(super) struct Args {
     /// argv\[0\] as typed.
     pub(super) program: String,
+    /// Environment variables that gave a value.
+    pub(super) variables: Vec<&'static str>,
     pub(super) keystore: Option<PathBuf>,
     pub(super) cert: Option<PathBuf>,
     pub(super) key: Option<PathBuf>,
     pub(super) storepass: Option<String>,
     pub(super) cacert: Option<PathBuf>,
+    pub(super) use_workload_api: bool,
+    pub(super) workload_api_addr: Option<String>,
+    pub(super) workload_api_timeout: SignedDuration,
+    pub(super) pkcs11_module: Option<PathBuf>,
+    pub(super) pkcs11_token_label: Option<String>,
+    pub(super) pkcs11_pin: Option<String>,
+    pub(super) cipher_suites: Option<String>,
+    pub(super) allow_unsafe_cipher_suites: bool,
+    pub(super) max_tls_version: Option<String>,
     pub(super) timed_reload: SignedDuration,
     pub(super) shutdown_timeout: SignedDuration,
     pub(super) connect_timeout: SignedDuration,
@@ -214,6 +229,7 @@ pub(super) struct Args {
     pub(super) metrics_prefix: Option<String>,
     pub(super) metrics_interval: SignedDuration,
     pub(super) status: Option<String>,
+    pub(super) enable_pprof: bool,
     pub(super) enable_shutdown: bool,
     pub(super) drain_status: bool,
     pub(super) quiet: Vec<&'static str>,
@@ -225,6 +241,7 @@ pub(super) struct Args {
     pub(super) use_landlock: bool,
     pub(super) listen: Option<String>,
     pub(super) target: Option<String>,
+    pub(super) target_status: Option<String>,
     pub(super) unsafe_listen: bool,
     pub(super) unsafe_target: bool,
     pub(super) proxy_protocol: bool,
@@ -237,15 +254,25 @@ pub(super) struct Args {
     pub(super) dns_names: Vec<String>,
     pub(super) ip_addresses: Vec<IpAddr>,
     pub(super) uris: Vec<String>,
+    pub(super) spki_pins: Vec<String>,
+    pub(super) policy: Option<PathBuf>,
+    pub(super) query: Option<String>,
     pub(super) disable_authentication: bool,
+    pub(super) acme_name: Option<String>,
+    pub(super) acme_email: Option<String>,
+    pub(super) acme_agree_to_tos: bool,
+    pub(super) acme_ca: Option<String>,
+    pub(super) acme_test_ca: Option<String>,
+    pub(super) acme_renew_check_interval: SignedDuration,
+    pub(super) acme_alt_port: i64,
     pub(super) demo_once: bool,
     pub(super) demo_break: Option<&'static str>,
 }
 
 use Immediate::{Help, LongHelp, Version};
 use Kind::{
-    Bool, Choice, Choices, Duration, Immediate as Acts, IpAddresses, Number, Path, TcpAddress, Text, Texts,
-    Url,
+    Bool, Choice, Choices, Duration, ExistingFile, Immediate as Acts, Integer, IpAddresses, Number, Path,
+    TcpAddress, Text, Texts, Url,
 };
 use Scope::{Client, Demo, Global, Server};
 
@@ -280,6 +307,74 @@ pub(super) static FLAGS: &[Flag] = &[
     )
     .placeholder("PATH")
     .variable("CACERT_PATH"),
+    flag(
+        Global,
+        "use-workload-api",
+        Bool(|args| &mut args.use_workload_api),
+        "Take certificate, key and trust from the SPIFFE Workload API.",
+    ),
+    flag(
+        Global,
+        "use-workload-api-addr",
+        Text(|args| &mut args.workload_api_addr),
+        "Address of the SPIFFE Workload API; turns --use-workload-api on.",
+    )
+    .placeholder("ADDR")
+    .variable("SPIFFE_ENDPOINT_SOCKET"),
+    flag(
+        Global,
+        "use-workload-api-timeout",
+        Duration(|args| &mut args.workload_api_timeout),
+        "How long to wait at start for the first answer of the SPIFFE Workload API. Zero: for ever.",
+    )
+    .default("10m"),
+    flag(
+        Global,
+        "pkcs11-module",
+        ExistingFile(|args| &mut args.pkcs11_module),
+        "Shared library of the PKCS#11 token that holds the private key of --cert or --keystore.",
+    )
+    .placeholder("PATH")
+    .variable("PKCS11_MODULE"),
+    flag(
+        Global,
+        "pkcs11-token-label",
+        Text(|args| &mut args.pkcs11_token_label),
+        "Label of the PKCS#11 token to use.",
+    )
+    .placeholder("LABEL")
+    .variable("PKCS11_TOKEN_LABEL"),
+    flag(Global, "pkcs11-pin", Text(|args| &mut args.pkcs11_pin), "PIN of the PKCS#11 token.")
+        .placeholder("PIN")
+        .variable("PKCS11_PIN"),
+    // TLS.
+    flag(
+        Global,
+        "cipher-suites",
+        Text(|args| &mut args.cipher_suites),
+        "Groups of TLS 1.2 cipher suites to allow, separated by commas: AES, CHACHA.",
+    )
+    .placeholder("GROUPS")
+    .default("AES,CHACHA")
+    .hidden()
+    .deprecated("is deprecated: every suite on offer is safe, and those of TLS 1.3 are not affected"),
+    flag(
+        Global,
+        "allow-unsafe-cipher-suites",
+        Bool(|args| &mut args.allow_unsafe_cipher_suites),
+        "Let --cipher-suites name UNSAFE-AZURE, a suite with CBC that is never used.",
+    )
+    .hidden()
+    .deprecated("is deprecated and has no effect: there are no unsafe cipher suites"),
+    flag(
+        Global,
+        "max-tls-version",
+        Text(|args| &mut args.max_tls_version),
+        "Newest version of TLS to speak: TLS1.2 or TLS1.3.",
+    )
+    .placeholder("VERSION")
+    .hidden()
+    .deprecated("is deprecated: it is meant for peers that break on TLS 1.3"),
     // Time and number.
     flag(
         Global,
@@ -364,6 +459,12 @@ pub(super) static FLAGS: &[Flag] = &[
     .placeholder("ADDR"),
     flag(
         Global,
+        "enable-pprof",
+        Bool(|args| &mut args.enable_pprof),
+        "Serve profiles of the process on the status port, under /debug/pprof/.",
+    ),
+    flag(
+        Global,
         "enable-shutdown",
         Bool(|args| &mut args.enable_shutdown),
         "Let a POST to /_shutdown on the status port shut the process down.",
@@ -436,6 +537,13 @@ pub(super) static FLAGS: &[Flag] = &[
     .required(),
     flag(
         Server,
+        "target-status",
+        Text(|args| &mut args.target_status),
+        "Judge the health of the target by a GET of this http:// or https:// URL instead of a bare connect.",
+    )
+    .placeholder("URL"),
+    flag(
+        Server,
         "unsafe-target",
         Bool(|args| &mut args.unsafe_target),
         "Allow a target on another machine, which plaintext then travels to.",
@@ -497,10 +605,84 @@ pub(super) static FLAGS: &[Flag] = &[
     .alias(&["allow-uri-san"]),
     flag(
         Server,
+        "allow-spki-pin",
+        Texts(|args| &mut args.spki_pins),
+        "Admit clients with this public key, whoever has issued their certificate: sha256, sha384 or sha512, a \
+         colon, and the digest of the key in base64.",
+    )
+    .placeholder("PIN"),
+    flag(
+        Server,
+        "allow-policy",
+        Path(|args| &mut args.policy),
+        "Admit clients by this OPA policy: a bundle or a .rego file. Needs --allow-query.",
+    )
+    .placeholder("BUNDLE"),
+    flag(
+        Server,
+        "allow-query",
+        Text(|args| &mut args.query),
+        "Rego query that decides about a client by --allow-policy.",
+    )
+    .placeholder("QUERY"),
+    flag(
+        Server,
         "disable-authentication",
         Bool(|args| &mut args.disable_authentication),
         "Ask clients for no certificate and admit everybody.",
     ),
+    flag(
+        Server,
+        "auto-acme-cert",
+        Text(|args| &mut args.acme_name),
+        "Obtain and renew a certificate for this host name by ACME. Port 443 must lead to --listen.",
+    )
+    .placeholder("NAME"),
+    flag(
+        Server,
+        "auto-acme-email",
+        Text(|args| &mut args.acme_email),
+        "Address at which the ACME authority can reach you.",
+    )
+    .placeholder("EMAIL"),
+    flag(
+        Server,
+        "auto-acme-agree-to-tos",
+        Bool(|args| &mut args.acme_agree_to_tos),
+        "Agree to the terms of service of the ACME authority.",
+    ),
+    flag(
+        Server,
+        "auto-acme-ca",
+        Text(|args| &mut args.acme_ca),
+        "Directory URL of the ACME authority. Default: Let's Encrypt.",
+    )
+    .placeholder("URL"),
+    flag(
+        Server,
+        "auto-acme-testca",
+        Text(|args| &mut args.acme_test_ca),
+        "Directory URL of an ACME authority to try things with; used instead of --auto-acme-ca.",
+    )
+    .placeholder("URL"),
+    flag(
+        Server,
+        "auto-acme-renew-check-interval",
+        Duration(|args| &mut args.acme_renew_check_interval),
+        "How often to see whether the certificate is to be renewed. For tests.",
+    )
+    .placeholder("DURATION")
+    .default("0s")
+    .hidden(),
+    flag(
+        Server,
+        "auto-acme-alt-tls-alpn-port",
+        Integer(|args| &mut args.acme_alt_port),
+        "Port to answer challenges on instead of 443. For tests.",
+    )
+    .placeholder("PORT")
+    .default("0")
+    .hidden(),
     // client
     flag(
         Client,
@@ -580,6 +762,28 @@ pub(super) static FLAGS: &[Flag] = &[
     .alias(&["verify-uri-san"]),
     flag(
         Client,
+        "verify-spki-pin",
+        Texts(|args| &mut args.spki_pins),
+        "Accept servers with this public key, whoever has issued their certificate and whatever its name: as for \
+         the server's --allow-spki-pin.",
+    )
+    .placeholder("PIN"),
+    flag(
+        Client,
+        "verify-policy",
+        Path(|args| &mut args.policy),
+        "Accept servers by this OPA policy: a bundle or a .rego file. Needs --verify-query.",
+    )
+    .placeholder("BUNDLE"),
+    flag(
+        Client,
+        "verify-query",
+        Text(|args| &mut args.query),
+        "Rego query that decides about a server by --verify-policy.",
+    )
+    .placeholder("QUERY"),
+    flag(
+        Client,
         "disable-authentication",
         Bool(|args| &mut args.disable_authentication),
         "Present no certificate; the server's is checked all the same.",
@@ -657,74 +861,17 @@ fn distance(one: &str, other: &str) -> usize {
     row.last().copied().unwrap_or_default()
 }
 
-/// A flag of Ghostunnel 1.11.1 that this version does not have yet.
-pub(super) struct Unbuilt {
-    pub(super) name: &'static str,
-    pub(super) scope: Scope,
-    /// Whether `--no-NAME` exists.
-    pub(super) is_bool: bool,
-}
-
-const fn unbuilt(scope: Scope, name: &'static str) -> Unbuilt {
-    Unbuilt {
-        name,
-        scope,
-        is_bool: false,
-    }
-}
-
-const fn unbuilt_bool(scope: Scope, name: &'static str) -> Unbuilt {
-    Unbuilt {
-        name,
-        scope,
-        is_bool: true,
-    }
-}
-
-/// Flags that get an answer of their own instead of `unknown long flag`.
-static UNBUILT: &[Unbuilt] = &[
-    unbuilt_bool(Global, "use-workload-api"),
-    unbuilt(Global, "use-workload-api-addr"),
-    unbuilt(Global, "use-workload-api-timeout"),
-    unbuilt(Global, "pkcs11-module"),
-    unbuilt(Global, "pkcs11-token-label"),
-    unbuilt(Global, "pkcs11-pin"),
-    unbuilt(Global, "cipher-suites"),
-    unbuilt_bool(Global, "allow-unsafe-cipher-suites"),
-    unbuilt(Global, "max-tls-version"),
-    unbuilt_bool(Global, "enable-pprof"),
-    unbuilt_bool(Global, "help-man"),
-    unbuilt_bool(Global, "help-custom-man"),
-    unbuilt_bool(Global, "completion-bash"),
-    unbuilt_bool(Global, "completion-script-bash"),
-    unbuilt_bool(Global, "completion-script-zsh"),
-    unbuilt(Server, "target-status"),
-    unbuilt(Server, "allow-spki-pin"),
-    unbuilt(Server, "allow-policy"),
-    unbuilt(Server, "allow-query"),
-    unbuilt(Server, "auto-acme-cert"),
-    unbuilt(Server, "auto-acme-email"),
-    unbuilt_bool(Server, "auto-acme-agree-to-tos"),
-    unbuilt(Server, "auto-acme-ca"),
-    unbuilt(Server, "auto-acme-testca"),
-    unbuilt(Server, "auto-acme-renew-check-interval"),
-    unbuilt(Server, "auto-acme-alt-tls-alpn-port"),
-    unbuilt(Client, "verify-spki-pin"),
-    unbuilt(Client, "verify-policy"),
-    unbuilt(Client, "verify-query"),
+/// Flags of Ghostunnel 1.11.1 that this version does not have yet, all of them switches. They get an
+/// answer of their own instead of `unknown long flag`.
+static UNBUILT: &[&str] = &[
+    "help-man",
+    "help-custom-man",
+    "completion-bash",
+    "completion-script-bash",
+    "completion-script-zsh",
 ];
 
-/// Environment variables of such flags.
-pub(super) static UNBUILT_VARIABLES: &[(&str, &str)] = &[
-    ("SPIFFE_ENDPOINT_SOCKET", "use-workload-api-addr"),
-    ("PKCS11_MODULE", "pkcs11-module"),
-    ("PKCS11_TOKEN_LABEL", "pkcs11-token-label"),
-    ("PKCS11_PIN", "pkcs11-pin"),
-];
-
-/// The unbuilt flag of this name, if `command` would know it.
-pub(super) fn find_unbuilt(name: &str, command: Option<CommandWord>) -> Option<&'static Unbuilt> {
-    UNBUILT
-        .iter()
-        .find(|flag| flag.name == name && flag.scope.covers(command))
+/// Whether the table lacks a flag that it should have.
+pub(super) fn is_unbuilt(name: &str) -> bool {
+    UNBUILT.contains(&name.strip_prefix("no-").unwrap_or(name))
 }

@@ -25,13 +25,9 @@ use crate::logging;
 /// Looks up an environment variable.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
-/// The environment variables that stand for flags, also those of flags that do not exist yet.
+/// The environment variables that stand for flags.
 pub fn variables() -> impl Iterator<Item = &'static str> {
-    let unbuilt = flags::UNBUILT_VARIABLES.iter().map(|(variable, _)| *variable);
-    flags::FLAGS
-        .iter()
-        .filter_map(|flag| flag.variable)
-        .chain(unbuilt)
+    flags::FLAGS.iter().filter_map(|flag| flag.variable)
 }
 
 /// Reads the command line. The first of `argv` is the program's name.

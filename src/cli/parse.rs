@@ -28,14 +28,6 @@ enum ParseError {
     UnknownShort(String),
     #[error("--{0} is a flag of ghostunnel 1.11.1 that this version does not have yet")]
     Unbuilt(String),
-    #[error(
-        "the environment variable {variable} stands for --{flag}, a flag of ghostunnel 1.11.1 that this version \
-         does not have yet"
-    )]
-    UnbuiltVariable {
-        variable: &'static str,
-        flag: &'static str,
-    },
     #[error("expected argument for flag '--{0}'")]
     ExpectedArgument(String),
     #[error("expected command but got {0:?}")]
@@ -244,13 +236,9 @@ impl Line {
     }
 
     fn unknown(&self, name: &str) -> ParseError {
-        let positive = || {
-            let flag = flags::find_unbuilt(name.strip_prefix("no-")?, self.command)?;
-            flag.is_bool.then_some(flag)
-        };
-        match flags::find_unbuilt(name, self.command).or_else(positive) {
-            Some(_) => ParseError::Unbuilt(name.to_owned()),
-            None => ParseError::UnknownLong {
+        match flags::is_unbuilt(name) {
+            true => ParseError::Unbuilt(name.to_owned()),
+            false => ParseError::UnknownLong {
                 name: name.to_owned(),
                 command: self.command,
             },
@@ -365,17 +353,13 @@ fn fill_in(args: &mut Args, line: &Line, environment: Environment<'_>) -> Result
                 origin: variable.to_owned(),
                 reason,
             })?;
+            args.variables.push(variable);
         } else if let Some(default) = flag.default {
             let value = TypedValue::Word(default.into());
             store(args, flag, &value).map_err(|reason| ParseError::Value {
                 origin: format!("--{}", flag.name),
                 reason,
             })?;
-        }
-    }
-    for &(variable, flag) in flags::UNBUILT_VARIABLES {
-        if heeds_environment && lookup(variable).is_some() {
-            return Err(ParseError::UnbuiltVariable { variable, flag });
         }
     }
     Ok(())
@@ -408,8 +392,10 @@ fn store(args: &mut Args, flag: &Flag, value: &TypedValue) -> Result<(), ValueEr
         Kind::Text(field) => *field(args) = Some(values::utf8(word)?.to_owned()),
         Kind::Texts(field) => field(args).push(values::utf8(word)?.to_owned()),
         Kind::Path(field) => *field(args) = Some(word.into()).filter(|_| !word.is_empty()),
+        Kind::ExistingFile(field) => *field(args) = Some(values::existing_file(word)?),
         Kind::Duration(field) => *field(args) = values::duration(values::utf8(word)?)?,
         Kind::Number(field) => *field(args) = values::uint32(values::utf8(word)?)?,
+        Kind::Integer(field) => *field(args) = values::integer(values::utf8(word)?)?,
         Kind::TcpAddress(field) => *field(args) = Some(values::tcp_address(values::utf8(word)?)?),
         Kind::IpAddresses(field) => field(args).push(values::ip_address(values::utf8(word)?)?),
         Kind::Url(field) => *field(args) = Some(values::url(values::utf8(word)?)?),

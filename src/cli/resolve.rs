@@ -1,22 +1,25 @@
 //! From values as typed to a configuration: one function per topic.
 //!
-//! Checks and their order are those of Ghostunnel 1.11.1, as far as the flags exist;
-//! what it found only after certificates were loaded (URI patterns, the shape of
-//! `--listen`) is found here, after everything else.
+//! Checks and their order are those of Ghostunnel 1.11.1; what it found only after
+//! certificates were loaded (`--max-tls-version`, URI patterns, the shape of `--listen`) is
+//! found here, after everything else. Behind that come flags whose work is not done yet.
+
+mod access;
+mod sources;
+mod unbuilt;
 
 use std::num::NonZeroU32;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::errors::{ConfigError, GlobalError};
 use super::flags::Args;
 use super::{Breakage, DemoOptions, ModeWord, Run};
-use crate::authorization::{Rules, UriPattern};
 use crate::config::{ClientAuth, Config, Mode, Tunnel};
 use crate::metrics::PostUrl;
 use crate::net::{AddressError, ForwardProxy, Kind, ListenAddr, ListenKind, Reach, TargetAddr};
 use crate::proxy::HeaderDetail;
-use crate::{credentials, lifecycle, logging, metrics, proxy, sandbox, status, tls};
+use crate::tls::{CipherGroups, Newest};
+use crate::{lifecycle, logging, metrics, proxy, sandbox, status, tls};
 
 /// Settings of the process and limits of its tunnel, checked.
 pub(super) struct Global {
@@ -28,6 +31,9 @@ pub(super) struct Global {
 /// Checks what does not depend on the command.
 pub(super) fn global(args: &Args) -> Result<Global, GlobalError> {
     if given(&args.status).is_none() {
+        if args.enable_pprof {
+            return Err(GlobalError::PprofWithoutStatus);
+        }
         if args.enable_shutdown {
             return Err(GlobalError::ShutdownWithoutStatus);
         }
@@ -35,10 +41,19 @@ pub(super) fn global(args: &Args) -> Result<Global, GlobalError> {
             return Err(GlobalError::DrainStatusWithoutStatus);
         }
     }
+    let metrics = metrics(args)?;
+    if given(&args.target_status).is_some_and(|url| !is_http_url(url)) {
+        return Err(GlobalError::TargetStatusScheme);
+    }
+    let status = status(args)?;
+    let limits = limits(args)?;
+    if args.workload_api_timeout.is_negative() {
+        return Err(GlobalError::NegativeWorkloadApiTimeout);
+    }
     Ok(Global {
-        metrics: metrics(args)?,
-        status: status(args)?,
-        limits: limits(args)?,
+        metrics,
+        status,
+        limits,
     })
 }
 
@@ -48,7 +63,9 @@ pub(super) fn run(mode: ModeWord, args: &Args, global: Global) -> Run {
         ModeWord::Server => server(args, global.limits),
         ModeWord::Client => client(args, global.limits),
     };
-    let tunnel = tunnel.and_then(|tunnel| apart_from_status(tunnel, global.status.as_ref()));
+    let tunnel = tunnel
+        .and_then(|tunnel| apart_from_status(tunnel, global.status.as_ref()))
+        .and_then(|tunnel| unbuilt::refuse(mode, args).map(|()| tunnel));
     let config = tunnel.map(|tunnel| Config {
         tunnels: vec![Arc::new(tunnel)],
         status: global.status,
@@ -80,16 +97,16 @@ pub(super) fn demo(args: &Args) -> DemoOptions {
 }
 
 fn server(args: &Args, limits: proxy::Limits) -> Result<Tunnel, ConfigError> {
-    let credentials = credentials(ModeWord::Server, args)?;
-    check_access(args)?;
+    let source = sources::choose(ModeWord::Server, args)?;
+    access::check_server(args)?;
     let target = server_target(args)?;
+    sources::check_acme(args)?;
+    access::check_policy("allow", args)?;
     let header = header(args)?;
+    let tls = tls(args)?;
     let client_auth = match args.disable_authentication {
         true => ClientAuth::Disabled,
-        false => ClientAuth::Required(Rules {
-            all: args.allow_all,
-            ..rules("--allow-uri", args)?
-        }),
+        false => ClientAuth::Required(access::rules("allow", args)?),
     };
     let listen = listen(args, Reach::Anywhere)?;
     let mode = Mode::Server { client_auth, header };
@@ -98,13 +115,14 @@ fn server(args: &Args, limits: proxy::Limits) -> Result<Tunnel, ConfigError> {
         target,
         resolve_at_start: !args.skip_resolve,
         mode,
-        credentials,
+        credentials: sources::selection(source, args)?,
+        tls,
         limits,
     })
 }
 
 fn client(args: &Args, limits: proxy::Limits) -> Result<Tunnel, ConfigError> {
-    let credentials = credentials(ModeWord::Client, args)?;
+    let source = sources::choose(ModeWord::Client, args)?;
     let listen = listen(
         args,
         if args.unsafe_listen {
@@ -117,11 +135,11 @@ fn client(args: &Args, limits: proxy::Limits) -> Result<Tunnel, ConfigError> {
         return Err(error);
     }
     let target = client_target(args)?;
+    access::check_policy("verify", args)?;
+    access::check_client(args)?;
+    let tls = tls(args)?;
     let server_name = server_name(args, &target)?;
-    let verify = Rules {
-        all: !has_rules(args),
-        ..rules("--verify-uri", args)?
-    };
+    let verify = access::rules("verify", args)?;
     let target = through_proxy(args, target)?;
     let mode = Mode::Client { server_name, verify };
     Ok(Tunnel {
@@ -129,96 +147,21 @@ fn client(args: &Args, limits: proxy::Limits) -> Result<Tunnel, ConfigError> {
         target,
         resolve_at_start: !args.skip_resolve,
         mode,
-        credentials,
+        credentials: sources::selection(source, args)?,
+        tls,
         limits,
     })
 }
 
-/// Exactly one source. Half a pair counts as none, so that it is named as such only
-/// beside another source.
-fn credentials(mode: ModeWord, args: &Args) -> Result<credentials::Selection, ConfigError> {
-    let pair = args.cert.clone().zip(args.key.clone());
-    let none = mode == ModeWord::Client && args.disable_authentication;
-    let count = [args.keystore.is_some(), pair.is_some(), none]
-        .into_iter()
-        .filter(|given| *given)
-        .count();
-    let (too_few, too_many) = match mode {
-        ModeWord::Server => (
-            ConfigError::NoServerCredentials,
-            ConfigError::SeveralServerCredentials,
-        ),
-        ModeWord::Client => (
-            ConfigError::NoClientCredentials,
-            ConfigError::SeveralClientCredentials,
-        ),
+/// Cipher suites are judged before the version, as they always were.
+fn tls(args: &Args) -> Result<tls::Options, ConfigError> {
+    let groups = CipherGroups::parse(typed(&args.cipher_suites), args.allow_unsafe_cipher_suites)
+        .map_err(ConfigError::CipherSuites)?;
+    let newest = match given(&args.max_tls_version) {
+        None => Newest::default(),
+        Some(text) => Newest::parse(text).map_err(ConfigError::MaxTlsVersion)?,
     };
-    if count > 1 {
-        return Err(too_many);
-    }
-    let identity = match (&args.keystore, pair) {
-        (Some(path), _) => keystore(path.clone(), args),
-        (None, Some((cert, key))) => credentials::Identity::Pair { cert, key },
-        (None, None) if none => credentials::Identity::None,
-        (None, None) => return Err(too_few),
-    };
-    if args.cert.is_some() != args.key.is_some() {
-        return Err(ConfigError::HalfPair);
-    }
-    let trust = args
-        .cacert
-        .clone()
-        .map_or(credentials::Trust::System, credentials::Trust::Bundle);
-    Ok(credentials::Selection { identity, trust })
-}
-
-fn keystore(path: PathBuf, args: &Args) -> credentials::Identity {
-    credentials::Identity::Keystore {
-        path,
-        password: given(&args.storepass).map(owned),
-    }
-}
-
-/// A copy, in whatever type guards it.
-fn owned<T: From<String>>(text: &str) -> T {
-    text.to_owned().into()
-}
-
-/// Presence counts here, so an empty name satisfies the check although it admits nobody.
-fn check_access(args: &Args) -> Result<(), ConfigError> {
-    match (args.disable_authentication, args.allow_all, has_rules(args)) {
-        (false, false, false) => Err(ConfigError::NoAccessRule),
-        (false, true, true) => Err(ConfigError::AllowAllWithOthers),
-        (true, true, _) | (true, _, true) => Err(ConfigError::DisableAuthenticationWithOthers),
-        (true, false, false) | (false, true, false) | (false, false, true) => Ok(()),
-    }
-}
-
-fn has_rules(args: &Args) -> bool {
-    !args.ip_addresses.is_empty()
-        || [
-            &args.common_names,
-            &args.organizational_units,
-            &args.dns_names,
-            &args.uris,
-        ]
-        .into_iter()
-        .any(|list| !list.is_empty())
-}
-
-fn rules(uri_flag: &'static str, args: &Args) -> Result<Rules, ConfigError> {
-    let uris: Result<Vec<_>, _> = args.uris.iter().map(|uri| UriPattern::parse(uri)).collect();
-    Ok(Rules {
-        common_names: args.common_names.clone(),
-        organizational_units: args.organizational_units.clone(),
-        dns_names: args.dns_names.clone(),
-        ip_addresses: args.ip_addresses.clone(),
-        uris: uris.map_err(|reason| ConfigError::UriPattern {
-            flag: uri_flag,
-            reason,
-        })?,
-        ..Rules::default()
-    })
+    Ok(tls::Options { newest, groups })
 }
 
 fn server_target(args: &Args) -> Result<TargetAddr, ConfigError> {
@@ -307,7 +250,8 @@ fn server_name(args: &Args, target: &TargetAddr) -> Result<tls::ServerName, Conf
         _ if literal.contains(':') => literal,
         _ => name,
     };
-    match name.is_empty() {
+    // A server that is known by its key needs no name; without one, no SNI is sent.
+    match name.is_empty() && args.spki_pins.is_empty() {
         true => Err(ConfigError::NoServerName {
             target: target.text().to_owned(),
         }),
@@ -320,9 +264,7 @@ fn server_name(args: &Args, target: &TargetAddr) -> Result<tls::ServerName, Conf
 fn metrics(args: &Args) -> Result<metrics::Settings, GlobalError> {
     let post = match given(&args.metrics_url) {
         None => None,
-        Some(text) if text.starts_with("http://") || text.starts_with("https://") => {
-            Some(PostUrl::parse(text).map_err(GlobalError::MetricsUrl)?)
-        }
+        Some(text) if is_http_url(text) => Some(PostUrl::parse(text).map_err(GlobalError::MetricsUrl)?),
         Some(_) => return Err(GlobalError::MetricsUrlScheme),
     };
     Ok(metrics::Settings {
@@ -331,6 +273,10 @@ fn metrics(args: &Args) -> Result<metrics::Settings, GlobalError> {
         post,
         interval: args.metrics_interval.positive(),
     })
+}
+
+fn is_http_url(text: &str) -> bool {
+    text.starts_with("http://") || text.starts_with("https://")
 }
 
 fn status(args: &Args) -> Result<Option<status::Settings>, GlobalError> {
@@ -459,7 +405,15 @@ fn warnings(mode: ModeWord, args: &Args) -> Vec<String> {
     let never_posted = given(&args.metrics_url).is_some() && args.metrics_interval.positive().is_none();
     let unposted = never_posted
         .then(|| "--metrics-interval is not positive: nothing is ever posted to --metrics-url".to_owned());
-    durations.chain(empty_rules).chain(unposted).collect()
+    let groups = CipherGroups::parse(typed(&args.cipher_suites), args.allow_unsafe_cipher_suites);
+    let unsafe_suite = groups.is_ok_and(CipherGroups::has_unsafe).then(|| {
+        "--cipher-suites: UNSAFE-AZURE is left out, as suites with CBC are not supported".to_owned()
+    });
+    durations
+        .chain(empty_rules)
+        .chain(unposted)
+        .chain(unsafe_suite)
+        .collect()
 }
 
 /// A text that is not empty: for these flags, empty means not given.

@@ -4,7 +4,9 @@
 //! existing unit files and scripts know from Ghostunnel 1.11.1.
 
 use std::ffi::OsStr;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::net::{self, LookupError};
@@ -22,6 +24,14 @@ pub(super) enum ValueError {
     InvalidNumber(String),
     #[error("strconv.ParseUint: parsing {0:?}: value out of range")]
     NumberOutOfRange(String),
+    #[error("strconv.ParseFloat: parsing {0:?}: invalid syntax")]
+    InvalidInteger(String),
+    #[error("path '{0}' does not exist")]
+    NoSuchFile(String),
+    #[error("'{0}' is a directory")]
+    IsDirectory(String),
+    #[error("cannot look at '{path}': {reason}")]
+    Unreachable { path: String, reason: String },
     #[error("'{0}' is not an IP address")]
     NotAnIpAddress(String),
     #[error("'{text}' is not a valid TCP address: {reason}")]
@@ -202,6 +212,34 @@ fn split_base(text: &str) -> (&str, u32) {
     }
 }
 
+/// A whole number by way of a floating-point one: what is behind the point is cut off.
+#[expect(clippy::cast_possible_truncation, reason = "that is how this type is defined")]
+pub(super) fn integer(text: &str) -> Result<i64, ValueError> {
+    match text.parse::<f64>() {
+        Ok(number) if number.is_finite() => Ok(number as i64),
+        _ => Err(ValueError::InvalidInteger(text.to_owned())),
+    }
+}
+
+/// A file that is there, by way of links; a directory is not meant.
+pub(super) fn existing_file(path: &OsStr) -> Result<PathBuf, ValueError> {
+    let shown = path.to_string_lossy().into_owned();
+    match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => {
+            let name = Path::new(path)
+                .file_name()
+                .map(|name| name.to_string_lossy().into_owned());
+            Err(ValueError::IsDirectory(name.unwrap_or(shown)))
+        }
+        Ok(_) => Ok(path.into()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(ValueError::NoSuchFile(shown)),
+        Err(error) => Err(ValueError::Unreachable {
+            path: shown,
+            reason: error.to_string(),
+        }),
+    }
+}
+
 /// An IPv4 or IPv6 literal, without zone or prefix length.
 pub(super) fn ip_address(text: &str) -> Result<IpAddr, ValueError> {
     text.parse()
@@ -375,6 +413,53 @@ mod tests {
                 "{text}"
             );
         }
+    }
+
+    #[test]
+    fn the_odd_number_is_read_as_a_fraction_and_cut() {
+        for (text, expected) in [
+            ("0", 0),
+            ("8443", 8443),
+            ("1.9", 1),
+            ("-1.9", -1),
+            ("1e3", 1000),
+            (".5", 0),
+            ("1e300", i64::MAX),
+        ] {
+            assert_eq!(integer(text), Ok(expected), "{text}");
+        }
+        for text in ["", "x", "1s", "0x10", " 1", "nan", "inf"] {
+            let expected = format!("strconv.ParseFloat: parsing {text:?}: invalid syntax");
+            assert_eq!(
+                integer(text).map_err(|error| error.to_string()),
+                Err(expected),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn files_that_must_exist_are_looked_for_at_once() {
+        let folder = tempfile::tempdir().expect("a directory");
+        let file = folder.path().join("module.so");
+        std::fs::write(&file, "").expect("a file");
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&file, &link).expect("a link");
+        assert_eq!(existing_file(link.as_os_str()), Ok(link.clone()));
+
+        let refused = |path: &Path| existing_file(path.as_os_str()).map_err(|error| error.to_string());
+        assert_eq!(refused(Path::new("")), Err("path '' does not exist".to_owned()));
+        assert_eq!(
+            refused(Path::new("/nonexistent/x.so")),
+            Err("path '/nonexistent/x.so' does not exist".to_owned())
+        );
+        let name = folder.path().file_name().expect("a name").to_string_lossy();
+        assert_eq!(refused(folder.path()), Err(format!("'{name}' is a directory")));
+        assert_eq!(refused(Path::new("/")), Err("'/' is a directory".to_owned()));
+        std::fs::remove_file(&file).expect("removed");
+        assert!(refused(&link).is_err(), "a link to nowhere");
+        let through_a_file = folder.path().join("link/x");
+        assert!(refused(&through_a_file).is_err());
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub struct OwnIdentity {
     subject: String,
     serial: String,
     not_after: Time,
+    is_remote: bool,
 }
 
 /// Why a chain and a key do not make an identity.
@@ -57,18 +58,38 @@ impl OwnIdentity {
         let leaf = Certificate::parse(leaf).map_err(KeyPairError::Leaf)?;
         let key = entry.private_key().map_err(KeyPairError::Entry)?;
         let key = any_supported_type(&key).map_err(|_| KeyPairError::UnsupportedKey)?;
+        Ok((Self::of(&leaf, entry.into_chain(), key)?, leaf))
+    }
+
+    /// With a key that is elsewhere (an HSM), so that a signature may take long or never come:
+    /// the handshakes that need one are kept off the workers. The chain begins with the leaf.
+    pub fn remote(
+        chain: Vec<CertificateDer<'static>>,
+        key: Arc<dyn SigningKey>,
+    ) -> Result<Self, KeyPairError> {
+        let leaf = chain.first().map_or(&[][..], |leaf| leaf);
+        let leaf = Certificate::parse(leaf).map_err(KeyPairError::Leaf)?;
+        let local = Self::of(&leaf, chain, key)?;
+        Ok(Self {
+            is_remote: true,
+            ..local
+        })
+    }
+
+    fn of(
+        leaf: &Certificate,
+        chain: Vec<CertificateDer<'static>>,
+        key: Arc<dyn SigningKey>,
+    ) -> Result<Self, KeyPairError> {
         require_match(leaf.subject_public_key_info(), &*key)?;
-        // `CertifiedKey::from_der` refuses X.509 v1, which `openssl x509 -req` makes.
-        let certified = Arc::new(CertifiedKey::new(entry.into_chain(), key));
-        Ok((
-            Self {
-                certified,
-                subject: leaf.subject().to_string(),
-                serial: hexadecimal(leaf.serial()),
-                not_after: leaf.validity().1,
-            },
-            leaf,
-        ))
+        Ok(Self {
+            // `CertifiedKey::from_der` refuses X.509 v1, which `openssl x509 -req` makes.
+            certified: Arc::new(CertifiedKey::new(chain, key)),
+            subject: leaf.subject().to_string(),
+            serial: hexadecimal(leaf.serial()),
+            not_after: leaf.validity().1,
+            is_remote: false,
+        })
     }
 }
 
@@ -96,6 +117,11 @@ impl OwnIdentity {
     /// The last second at which the leaf is valid.
     pub fn not_after(&self) -> Time {
         self.not_after
+    }
+
+    /// Whether the key is elsewhere, so that whoever waits for a signature may wait long.
+    pub fn is_remote(&self) -> bool {
+        self.is_remote
     }
 
     /// Chain and key in the form that rustls takes.

@@ -59,6 +59,17 @@ impl Credentials {
     pub fn generation(&self) -> u64 {
         self.generation
     }
+
+    /// The same with another certificate and key.
+    #[cfg(test)]
+    pub(crate) fn with_identity(&self, identity: OwnIdentity) -> Self {
+        Self {
+            identity: Some(Arc::new(identity)),
+            anchors: Arc::clone(&self.anchors),
+            warnings: Vec::new(),
+            generation: self.generation,
+        }
+    }
 }
 
 impl fmt::Debug for Credentials {

@@ -6,11 +6,13 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use signal_hook::consts::{SIGALRM, SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::flag;
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
+use signal_hook::low_level::emulate_default_handler;
 use tokio::net::UnixStream as WatchedStream;
 
 use super::ReloadTrigger;
@@ -48,7 +50,8 @@ impl Display for ShutdownTrigger {
 /// The caught signals, kept until somebody asks for them with [`Intents::next`].
 pub struct Signals {
     delivery: SignalDelivery<ReadEnd, SignalOnly>,
-    is_draining: Arc<AtomicBool>,
+    is_draining: AtomicBool,
+    is_fatal: Arc<AtomicBool>,
 }
 
 impl Signals {
@@ -60,10 +63,10 @@ impl Signals {
     ///
     /// When the pair of sockets or a handler cannot be installed.
     pub fn catch() -> io::Result<Self> {
-        let is_draining = Arc::new(AtomicBool::new(false));
+        let is_fatal = Arc::new(AtomicBool::new(false));
         // Before the delivery below, since handlers run in this order.
         for signal in [SIGTERM, SIGINT] {
-            flag::register_conditional_default(signal, Arc::clone(&is_draining))?;
+            flag::register_conditional_default(signal, Arc::clone(&is_fatal))?;
         }
         // Users' scripts send these without harm: the original's runtime swallows them.
         for signal in [SIGUSR2, SIGALRM] {
@@ -76,7 +79,8 @@ impl Signals {
         let delivery = SignalDelivery::with_pipe(ReadEnd::Still(read), write, SignalOnly, wanted)?;
         Ok(Self {
             delivery,
-            is_draining,
+            is_draining: AtomicBool::new(false),
+            is_fatal,
         })
     }
 
@@ -157,10 +161,40 @@ impl Intents {
         }
     }
 
-    /// From here on SIGTERM and SIGINT kill the process at once, by their default
-    /// disposition and without any thread of it taking part; SIGHUP and SIGUSR1 do nothing.
-    pub fn begin_drain(&self) {
+    /// From here on SIGTERM and SIGINT end the process at once, by themselves, after
+    /// `last_words` has run with the name of the signal; SIGHUP and SIGUSR1 do nothing.
+    ///
+    /// A thread of its own does this, so that a runtime that is stuck cannot hold it up.
+    /// `last_words` must be quick: until it returns the process lives, but for a further
+    /// signal, which the handler obeys by itself. So it does when there is no thread to be had.
+    pub fn begin_drain(&self, last_words: impl FnOnce(&str) + Send + 'static) {
+        // Followed before the flag is set: a signal in between is seen by both, not by none.
+        let followed = signal_hook::iterator::Signals::new([SIGTERM, SIGINT]);
         self.signals.is_draining.store(true, Ordering::SeqCst);
+        let is_fatal = Arc::clone(&self.signals.is_fatal);
+        let end = move |signal| {
+            is_fatal.store(true, Ordering::SeqCst);
+            last_words(name_of(signal));
+            // Fails for signals that have no default disposition, which these two have.
+            let _ = emulate_default_handler(signal);
+        };
+        let spawned = followed.and_then(|mut signals| {
+            thread::Builder::new()
+                .name("second-signal".to_owned())
+                .spawn(move || signals.forever().next().map(end))
+        });
+        if spawned.is_err() {
+            self.signals.is_fatal.store(true, Ordering::SeqCst);
+        }
+    }
+}
+
+/// As the line names it that announces a shutdown.
+fn name_of(signal: i32) -> &'static str {
+    if signal == SIGINT {
+        "interrupt"
+    } else {
+        "terminated"
     }
 }
 
@@ -284,7 +318,7 @@ mod tests {
             0,
             |_| {
                 with_intents(async |mut intents| {
-                    intents.begin_drain();
+                    intents.begin_drain(|_| ());
                     raise(SIGHUP).expect("raised");
                     raise(SIGUSR1).expect("raised");
                     let polled = std::future::poll_fn(|context| {
@@ -295,6 +329,29 @@ mod tests {
                 });
             },
             |status| assert!(status.success()),
+        );
+    }
+
+    #[test]
+    fn a_third_signal_does_not_wait_for_the_last_words_of_the_second() {
+        in_a_child(
+            "a_third_signal_does_not_wait_for_the_last_words_of_the_second",
+            0,
+            |_| {
+                with_intents(async |intents| {
+                    let (tell, told) = std::sync::mpsc::sync_channel(0);
+                    intents.begin_drain(move |name| {
+                        tell.send(name.to_owned()).expect("somebody waits");
+                        loop {
+                            thread::park();
+                        }
+                    });
+                    raise(SIGTERM).expect("raised");
+                    assert_eq!(told.recv().expect("last words"), "terminated");
+                    raise(SIGINT).expect("raised");
+                });
+            },
+            |status| assert_eq!(status.signal(), Some(SIGINT)),
         );
     }
 
@@ -312,9 +369,12 @@ mod tests {
                             intents.next().await,
                             Intent::Shutdown(ShutdownTrigger::Terminated)
                         );
-                        intents.begin_drain();
-                        // Nothing polls the intents here: the handler alone has to do it.
+                        intents.begin_drain(|_| ());
+                        // Nothing polls the intents here, and the runtime is stuck.
                         raise(second).expect("raised");
+                        loop {
+                            thread::park();
+                        }
                     });
                 },
                 |status| assert_eq!(status.signal(), Some(signal)),

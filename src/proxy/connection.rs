@@ -202,7 +202,7 @@ async fn shake_hands(shared: &Shared, stream: &mut Stream, deadline: Instant) ->
         let handshake = configs
             .handshake()
             .map_err(|error| Failure::unconfigured(&error))?;
-        handshake::drive(handshake, stream).await
+        handshake::drive(handshake, stream, &shared.steps).await
     });
     let mut was_refused = false;
     let outcome = match unless_draining(shared, shaken).await {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 
 use super::scratch;
+use super::steps::{Lost, Steps};
 use crate::metrics::HandshakeFailure;
 use crate::net::{Operation, Stream};
 use crate::tls::{Established, Evidence, Handshake, HandshakeError, Progress, Session};
@@ -49,6 +50,12 @@ impl Failure {
     }
 }
 
+impl From<Lost> for Failure {
+    fn from(lost: Lost) -> Self {
+        Self::new(HandshakeFailure::Internal, format!("tls: {lost}"))
+    }
+}
+
 impl From<HandshakeError> for Failure {
     fn from(mut error: HandshakeError) -> Self {
         Self {
@@ -69,9 +76,25 @@ pub(super) async fn first_bytes(stream: &Stream) -> Result<(), Failure> {
 
 /// Brings a handshake to its end. On failure the peer has been sent the alert, and is to be
 /// given time to read it ([`say_farewell`]).
-pub(super) async fn drive(mut handshake: Handshake, stream: &mut Stream) -> Result<Established, Failure> {
+///
+/// Steps that may take long are run by `steps`, so that what else is on this worker goes on.
+pub(super) async fn drive(
+    mut handshake: Handshake,
+    stream: &mut Stream,
+    steps: &Steps,
+) -> Result<Established, Failure> {
     loop {
-        let progress = handshake.step();
+        let progress = if handshake.may_block() {
+            let step = move || {
+                let progress = handshake.step();
+                (handshake, progress)
+            };
+            let progress;
+            (handshake, progress) = steps.run(step).await?;
+            progress
+        } else {
+            handshake.step()
+        };
         let outgoing = handshake.outgoing();
         if !outgoing.is_empty() {
             let written = stream.write_all(&outgoing).await;

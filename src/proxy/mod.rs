@@ -11,6 +11,7 @@ mod pipe;
 mod proxy_protocol;
 mod relay;
 mod scratch;
+mod steps;
 mod upstream;
 mod worker;
 
@@ -28,6 +29,8 @@ use crate::tls::{ClientConfigs, ServerConfigs};
 
 pub use proxy_protocol::HeaderDetail;
 pub use worker::Workers;
+
+use steps::Steps;
 
 /// Timeouts and limits of one tunnel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,6 +86,8 @@ struct Shared {
     surroundings: Surroundings,
     /// One permit for each connection that may be held at once.
     permits: Arc<Semaphore>,
+    /// Where steps of handshakes run that may take long.
+    steps: Steps,
 }
 
 impl Proxy {
@@ -100,6 +105,7 @@ impl Proxy {
                 limits,
                 surroundings,
                 permits,
+                steps: Steps::new(steps::AT_ONCE),
             }),
         }
     }

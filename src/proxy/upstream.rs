@@ -108,8 +108,8 @@ pub(super) async fn reach(
             let handshake = configs
                 .handshake()
                 .map_err(|error| Failure::unconfigured(&error))?;
-            let driven = tokio::time::timeout_at(deadline, handshake::drive(handshake, &mut stream));
-            match driven.await {
+            let driven = handshake::drive(handshake, &mut stream, &shared.steps);
+            match tokio::time::timeout_at(deadline, driven).await {
                 Err(_) => return Err(Failure::timed_out().into()),
                 Ok(Ok(established)) => Some(established),
                 Ok(Err(failure)) => {

@@ -11,7 +11,7 @@ use rustls::sign::SingleCertAndKey;
 
 use super::ServerName;
 use super::handshake::Handshake;
-use super::options;
+use super::options::{Options, Protocol};
 use super::session::Engine;
 use super::verify::{Conditions, ServerVerifier, Verdict};
 use crate::authorization::Rules;
@@ -23,6 +23,7 @@ use crate::credentials::Credentials;
 pub struct ClientConfigs {
     name: ServerName,
     rules: Rules,
+    protocol: Protocol,
     parts: ArcSwap<Parts>,
 }
 
@@ -31,13 +32,20 @@ pub struct ClientConfigs {
 struct Parts {
     resolver: Option<Arc<SingleCertAndKey>>,
     conditions: Arc<Conditions>,
+    /// Whether steps of a handshake may take long.
+    may_block: bool,
 }
 
 impl ClientConfigs {
     /// Builds the first configuration.
-    pub fn new(credentials: &Credentials, name: ServerName, rules: Rules) -> Self {
+    pub fn new(credentials: &Credentials, name: ServerName, rules: Rules, options: Options) -> Self {
         let parts = ArcSwap::from_pointee(Parts::new(credentials, &name, &rules));
-        Self { name, rules, parts }
+        Self {
+            name,
+            rules,
+            protocol: Protocol::new(options),
+            parts,
+        }
     }
 
     /// Makes dials that start from now on use these credentials.
@@ -51,13 +59,12 @@ impl ClientConfigs {
         let parts = self.parts.load();
         let verdict = Arc::new(Verdict::default());
         let (name, send_name) = wire_name(&self.name.text);
-        let config = parts.config(&verdict, send_name)?;
+        let config = parts.config(&verdict, send_name, &self.protocol)?;
         let connection = UnbufferedClientConnection::new(Arc::new(config), name)?;
-        Ok(Handshake::new(
-            Engine::Client(Box::new(connection)),
-            verdict,
-            true,
-        ))
+        Ok(
+            Handshake::new(Engine::Client(Box::new(connection)), verdict, true)
+                .which_may_block(parts.may_block),
+        )
     }
 }
 
@@ -73,16 +80,22 @@ impl Parts {
                 usage: Usage::ServerAuth,
                 server_name: Some(name.text.clone()),
             }),
+            may_block: credentials.identity().is_some_and(|own| own.is_remote()),
         }
     }
 
-    fn config(&self, verdict: &Arc<Verdict>, send_name: bool) -> Result<ClientConfig, rustls::Error> {
+    fn config(
+        &self,
+        verdict: &Arc<Verdict>,
+        send_name: bool,
+        protocol: &Protocol,
+    ) -> Result<ClientConfig, rustls::Error> {
         let verifier = ServerVerifier {
             conditions: Arc::clone(&self.conditions),
             verdict: Arc::clone(verdict),
         };
-        let builder = ClientConfig::builder_with_provider(options::provider())
-            .with_safe_default_protocol_versions()?
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&protocol.provider))
+            .with_protocol_versions(protocol.versions)?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier));
         let mut config = match &self.resolver {

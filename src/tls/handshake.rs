@@ -2,7 +2,8 @@
 //!
 //! The caller moves bytes: what the peer sent goes in through [`Handshake::receive`], what the
 //! peer must get comes out of [`Handshake::outgoing`], also when a step failed, because then
-//! it holds the alert. A step neither blocks nor waits.
+//! it holds the alert. A step waits for no peer; whether it may take long all the same, because
+//! the key is elsewhere, is told by [`Handshake::may_block`].
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ pub struct Handshake {
     verdict: Arc<Verdict>,
     /// Whether the peer is asked for a certificate, so that the verifier has the last word.
     verified: bool,
+    may_block: bool,
     incoming: Vec<u8>,
     outgoing: Vec<u8>,
     first_record_seen: bool,
@@ -101,12 +103,25 @@ impl Handshake {
             engine,
             verdict,
             verified,
+            may_block: false,
             incoming: Vec::new(),
             outgoing: Vec::new(),
             first_record_seen: false,
             spelled_name: None,
             peer_has_closed: false,
         }
+    }
+
+    /// The same, with steps that may take long, so that no worker may run them.
+    pub(super) fn which_may_block(self, may_block: bool) -> Self {
+        Self { may_block, ..self }
+    }
+
+    /// Whether the next step may take long. It is then to be run where nothing else waits for
+    /// it; the state is `Send` for that.
+    pub fn may_block(&self) -> bool {
+        // Without anything from the peer there is nothing to sign or to judge yet.
+        self.may_block && !self.incoming.is_empty()
     }
 
     /// Adds bytes that the peer sent.

@@ -23,6 +23,7 @@ use crate::authorization::Rules;
 pub use client::ClientConfigs;
 pub use evidence::Evidence;
 pub use handshake::{Established, Facts, Handshake, HandshakeError, Progress};
+pub use options::{CipherGroups, CipherGroupsError, Newest, Options, UnsupportedVersion};
 pub use outgoing::Outgoing;
 pub use server::{NotServable, ServerConfigs, status_config};
 pub use session::{CLOSE_NOTIFY_ROOM, Opened, SEAL_OVERHEAD, Session, SessionError};

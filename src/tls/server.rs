@@ -12,7 +12,7 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 
 use super::ClientAuth;
 use super::handshake::Handshake;
-use super::options;
+use super::options::{Options, Protocol};
 use super::session::Engine;
 use super::verify::{ClientVerifier, Conditions, Verdict};
 use crate::credentials::Credentials;
@@ -27,6 +27,7 @@ pub struct NotServable;
 #[derive(Debug)]
 pub struct ServerConfigs {
     client_auth: ClientAuth,
+    protocol: Protocol,
     parts: ArcSwap<Parts>,
 }
 
@@ -36,6 +37,8 @@ struct Parts {
     resolver: Arc<SingleCertAndKey>,
     /// `None` with `--disable-authentication`.
     peers: Option<Peers>,
+    /// Whether steps of a handshake may take long.
+    may_block: bool,
 }
 
 #[derive(Debug)]
@@ -46,9 +49,17 @@ struct Peers {
 
 impl ServerConfigs {
     /// Builds the first configuration.
-    pub fn new(credentials: &Credentials, client_auth: ClientAuth) -> Result<Self, NotServable> {
+    pub fn new(
+        credentials: &Credentials,
+        client_auth: ClientAuth,
+        options: Options,
+    ) -> Result<Self, NotServable> {
         let parts = ArcSwap::from_pointee(Parts::new(credentials, &client_auth)?);
-        Ok(Self { client_auth, parts })
+        Ok(Self {
+            client_auth,
+            protocol: Protocol::new(options),
+            parts,
+        })
     }
 
     /// Makes handshakes that start from now on use these credentials. Connections that are
@@ -63,14 +74,15 @@ impl ServerConfigs {
     pub fn handshake(&self) -> Result<Handshake, rustls::Error> {
         let parts = self.parts.load();
         let verdict = Arc::new(Verdict::default());
-        let config = parts.config(&verdict)?;
+        let config = parts.config(&verdict, &self.protocol)?;
         let connection = UnbufferedServerConnection::new(Arc::new(config))?;
         let asks_for_certificate = parts.peers.is_some();
         Ok(Handshake::new(
             Engine::Server(Box::new(connection)),
             verdict,
             asks_for_certificate,
-        ))
+        )
+        .which_may_block(parts.may_block))
     }
 }
 
@@ -96,12 +108,13 @@ impl Parts {
         Ok(Self {
             resolver: Arc::new(SingleCertAndKey::from(identity.certified_key())),
             peers,
+            may_block: identity.is_remote(),
         })
     }
 
-    fn config(&self, verdict: &Arc<Verdict>) -> Result<ServerConfig, rustls::Error> {
-        let builder =
-            ServerConfig::builder_with_provider(options::provider()).with_safe_default_protocol_versions()?;
+    fn config(&self, verdict: &Arc<Verdict>, protocol: &Protocol) -> Result<ServerConfig, rustls::Error> {
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&protocol.provider))
+            .with_protocol_versions(protocol.versions)?;
         let builder = match &self.peers {
             None => builder.with_no_client_auth(),
             Some(peers) => builder.with_client_cert_verifier(Arc::new(ClientVerifier {
@@ -154,7 +167,10 @@ fn without_resumption(config: &mut ServerConfig) {
 
 /// The configuration of the TLS status port: the tunnel's own certificate, no client
 /// certificate asked. `None` when the credentials have no certificate.
-pub fn status_config(credentials: &Credentials) -> Option<Arc<ServerConfig>> {
+pub fn status_config(credentials: &Credentials, options: Options) -> Option<Arc<ServerConfig>> {
     let parts = Parts::new(credentials, &ClientAuth::Disabled).ok()?;
-    parts.config(&Arc::default()).ok().map(Arc::new)
+    parts
+        .config(&Arc::default(), &Protocol::new(options))
+        .ok()
+        .map(Arc::new)
 }

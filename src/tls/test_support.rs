@@ -3,16 +3,19 @@
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};
+use std::sync::{Arc, Condvar, Mutex};
 
 use ghostunnel_testing::{Pki, TlsClient, TlsServer, Version};
-use rustls::Connection;
+use rustls::pki_types::SubjectPublicKeyInfoDer;
+use rustls::sign::{Signer, SigningKey};
+use rustls::{Connection, SignatureAlgorithm, SignatureScheme};
 
 use super::{
-    ClientAuth, ClientConfigs, Established, Handshake, HandshakeError, Opened, Progress, ServerConfigs,
-    ServerName, Session, SessionError,
+    ClientAuth, ClientConfigs, Established, Handshake, HandshakeError, Opened, Options, Progress,
+    ServerConfigs, ServerName, Session, SessionError,
 };
 use crate::authorization::Rules;
-use crate::credentials::{Identity, Selection, Store, Trust};
+use crate::credentials::{Identity, OwnIdentity, Selection, Store, Trust};
 
 /// Credentials on disk, and configurations made of them.
 pub(crate) struct Scene {
@@ -37,7 +40,20 @@ impl Scene {
 
     pub(crate) fn server_configs(&self, client_auth: ClientAuth) -> ServerConfigs {
         let store = self.store(&self.pki.server_files);
-        ServerConfigs::new(&store.current(), client_auth).expect("there is a certificate")
+        ServerConfigs::new(&store.current(), client_auth, Options::default()).expect("there is a certificate")
+    }
+
+    /// A server that admits every client of the authority, and whose signatures wait for `gate`.
+    pub(crate) fn server_with_remote_key(&self, gate: &Arc<Gate>) -> ServerConfigs {
+        let credentials = self.store(&self.pki.server_files).current();
+        let local = credentials.identity().expect("there is a certificate");
+        let key = GatedKey {
+            key: Arc::clone(local.signing_key()),
+            gate: Arc::clone(gate),
+        };
+        let remote = OwnIdentity::remote(local.chain().to_vec(), Arc::new(key)).expect("a pair");
+        let credentials = credentials.with_identity(remote);
+        ServerConfigs::new(&credentials, ClientAuth::Required(everybody())).expect("there is a certificate")
     }
 
     /// Our side as a server that admits every client of the authority.
@@ -52,7 +68,7 @@ impl Scene {
         let name = ServerName {
             text: name.to_owned(),
         };
-        let configs = ClientConfigs::new(&store.current(), name, everybody());
+        let configs = ClientConfigs::new(&store.current(), name, everybody(), Options::default());
         configs.handshake().expect("a client can always start")
     }
 
@@ -98,6 +114,79 @@ pub(crate) fn everybody() -> Rules {
     Rules {
         all: true,
         ..Rules::default()
+    }
+}
+
+/// Where signatures wait until they are let through.
+#[derive(Debug, Default)]
+pub(crate) struct Gate {
+    state: Mutex<GateState>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct GateState {
+    is_open: bool,
+    waiting: usize,
+}
+
+impl Gate {
+    /// How many wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.state.lock().expect("no holder panics").waiting
+    }
+
+    /// Lets through who waits, and who will come.
+    pub(crate) fn open(&self) {
+        self.state.lock().expect("no holder panics").is_open = true;
+        self.changed.notify_all();
+    }
+
+    fn pass(&self) {
+        let mut state = self.state.lock().expect("no holder panics");
+        state.waiting += 1;
+        let waited = self.changed.wait_while(state, |state| !state.is_open);
+        waited.expect("no holder panics").waiting -= 1;
+    }
+}
+
+/// A key that is elsewhere: it signs when its gate is open.
+#[derive(Debug)]
+struct GatedKey {
+    key: Arc<dyn SigningKey>,
+    gate: Arc<Gate>,
+}
+
+impl SigningKey for GatedKey {
+    fn choose_scheme(&self, offered: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
+        let signer = self.key.choose_scheme(offered)?;
+        let gate = Arc::clone(&self.gate);
+        Some(Box::new(GatedSigner { signer, gate }))
+    }
+
+    fn public_key(&self) -> Option<SubjectPublicKeyInfoDer<'_>> {
+        self.key.public_key()
+    }
+
+    fn algorithm(&self) -> SignatureAlgorithm {
+        self.key.algorithm()
+    }
+}
+
+#[derive(Debug)]
+struct GatedSigner {
+    signer: Box<dyn Signer>,
+    gate: Arc<Gate>,
+}
+
+impl Signer for GatedSigner {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rustls::Error> {
+        self.gate.pass();
+        self.signer.sign(message)
+    }
+
+    fn scheme(&self) -> SignatureScheme {
+        self.signer.scheme()
     }
 }
 

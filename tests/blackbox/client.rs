@@ -92,7 +92,7 @@ pub(crate) fn assert_refusal(tunnel: &Dialling, backend: &Backend, reason: &str)
 }
 
 /// A tunnel's hello towards a target that never answers. `target` gets the target's port.
-fn hello(target: impl Fn(u16) -> String, flags: &[&str]) -> ClientHello {
+pub(crate) fn hello(target: impl Fn(u16) -> String, flags: &[&str]) -> ClientHello {
     let (pki, backend) = (Pki::new(), Backend::tcp(Behaviour::Sink));
     let tunnel = Dialling::start(&pki, &target(backend.port()), flags);
     let _peer = tunnel.connect();

@@ -57,6 +57,11 @@ fn start_error(command: &Command) -> String {
     cause.to_owned()
 }
 
+#[track_caller]
+fn start_error_of(words: &str) -> String {
+    start_error(ghostunnel().args(words.split_whitespace()))
+}
+
 #[test]
 fn mistakes_are_one_line_on_stderr_and_exit_with_1() {
     for (words, expected) in [
@@ -425,51 +430,97 @@ fn variables_stand_for_flags_that_were_not_typed() {
 }
 
 #[test]
-fn a_variable_of_a_flag_not_built_yet_is_refused_by_name() {
-    for (variable, flag) in [
-        ("SPIFFE_ENDPOINT_SOCKET", "use-workload-api-addr"),
-        ("PKCS11_MODULE", "pkcs11-module"),
-        ("PKCS11_TOKEN_LABEL", "pkcs11-token-label"),
-        ("PKCS11_PIN", "pkcs11-pin"),
-    ] {
+fn variables_of_flags_not_built_yet_are_named() {
+    let start = |rest: &str, variable, value| {
         let mut command = ghostunnel();
         command
-            .args(["server", "--listen=x", "--target=y"])
-            .env(variable, "v");
-        assert_eq!(
-            usage_error(&command),
-            format!(
-                "the environment variable {variable} stands for --{flag}, a flag of ghostunnel 1.11.1 that this \
-                 version does not have yet"
-            )
-        );
-        assert_eq!(
-            ghostunnel().arg("--help").env(variable, "v").run().exit,
-            Exit::Code(0)
-        );
-    }
+            .args([
+                "server",
+                "--listen=localhost:0",
+                "--target=localhost:1",
+                "--allow-all",
+            ])
+            .args(rest.split_whitespace())
+            .env(variable, value);
+        start_error(&command)
+    };
+    let socket = "unix:///run/agent.sock";
+    assert_eq!(
+        start("", "SPIFFE_ENDPOINT_SOCKET", socket),
+        "--use-workload-api is a flag of ghostunnel 1.11.1 that this version does not have yet (the environment \
+         sets SPIFFE_ENDPOINT_SOCKET)"
+    );
+    assert_eq!(
+        start(
+            "--no-use-workload-api --cert=c --key=k",
+            "SPIFFE_ENDPOINT_SOCKET",
+            socket
+        ),
+        format!("{TWO_SERVER_SOURCES} (the environment sets SPIFFE_ENDPOINT_SOCKET)")
+    );
+    assert_eq!(
+        start("--cert=c", "PKCS11_MODULE", "/dev/null"),
+        "--pkcs11-module is a flag of ghostunnel 1.11.1 that this version does not have yet (the environment sets \
+         PKCS11_MODULE)"
+    );
+    let mut command = ghostunnel();
+    command.env("PKCS11_MODULE", "/nonexistent");
+    assert_eq!(
+        usage_error(&command),
+        "PKCS11_MODULE: path '/nonexistent' does not exist"
+    );
+    // Without a module the others have no effect.
+    assert_eq!(start("", "PKCS11_PIN", "1234"), NO_SERVER_SOURCE);
 }
 
 #[test]
-fn flags_not_built_yet_are_refused_by_name_and_not_as_unknown() {
-    let global = "--use-workload-api --no-use-workload-api --use-workload-api-addr=x --use-workload-api-timeout=1s \
-                  --pkcs11-module=x --pkcs11-token-label=x --pkcs11-pin=x --cipher-suites=AES \
-                  --allow-unsafe-cipher-suites --max-tls-version=TLS1.3 \
-                  --enable-pprof --no-enable-pprof --help-man --help-custom-man --completion-bash \
-                  --completion-script-bash --completion-script-zsh";
-    let server = "--target-status=http://x \
-                  --allow-spki-pin=x --allow-policy=x --allow-query=x --auto-acme-cert=x --auto-acme-email=x \
-                  --auto-acme-agree-to-tos --auto-acme-ca=x --auto-acme-testca=x --auto-acme-renew-check-interval=1s \
-                  --auto-acme-alt-tls-alpn-port=1";
-    let client = "--verify-spki-pin=x --verify-policy=x --verify-query=x";
-    for (command, flags) in [("server", global), ("server", server), ("client", client)] {
-        for flag in flags.split_whitespace() {
-            let name = flag.split('=').next().unwrap_or(flag);
-            assert_eq!(
-                usage_error_of(&format!("{command} {flag}")),
-                format!("{name} is a flag of ghostunnel 1.11.1 that this version does not have yet"),
-            );
-        }
+fn flags_not_built_yet_are_refused_by_name_after_every_check() {
+    let server = "server --listen=localhost:0 --target=localhost:1 --cert=c";
+    let client = "client --listen=localhost:0 --target=localhost:1 --cert=c";
+    for (words, flag) in [
+        (format!("{server} --allow-all --pkcs11-module=/dev/null"), "pkcs11-module"),
+        (
+            "server --listen=localhost:0 --target=localhost:1 --allow-all --use-workload-api".to_owned(),
+            "use-workload-api",
+        ),
+        (
+            "server --listen=localhost:0 --target=localhost:1 --allow-all --auto-acme-cert=n --auto-acme-email=e \
+             --auto-acme-agree-to-tos"
+                .to_owned(),
+            "auto-acme-cert",
+        ),
+        (format!("{server} --key=k --allow-policy=p --allow-query=q"), "allow-policy"),
+        (
+            format!("{client} --key=k --verify-policy=p --verify-query=q"),
+            "verify-policy",
+        ),
+        (
+            format!("{server} --key=k --allow-all --target-status=http://x"),
+            "target-status",
+        ),
+        (
+            format!("{server} --key=k --allow-all --status=localhost:0 --enable-pprof"),
+            "enable-pprof",
+        ),
+    ] {
+        assert_eq!(
+            start_error_of(&words),
+            format!("--{flag} is a flag of ghostunnel 1.11.1 that this version does not have yet"),
+            "{words}"
+        );
+        let with_mistake = format!("{words} --allow-unsafe-cipher-suites --cipher-suites=x");
+        assert_eq!(start_error_of(&with_mistake), "invalid cipher suite 'x' selected");
+    }
+    for switch in [
+        "--help-man",
+        "--help-custom-man",
+        "--completion-bash",
+        "--completion-script-zsh",
+    ] {
+        assert_eq!(
+            usage_error_of(switch),
+            format!("{switch} is a flag of ghostunnel 1.11.1 that this version does not have yet"),
+        );
     }
 }
 

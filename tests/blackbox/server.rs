@@ -125,7 +125,7 @@ impl Served {
     }
 
     /// What OpenSSL says after a handshake with these options; its input is at its end.
-    fn handshake_report(&self, options: &[&str]) -> Option<Output> {
+    pub(crate) fn handshake_report(&self, options: &[&str]) -> Option<Output> {
         let mut command = openssl(&["s_client", "-connect", &self.address().to_string()])?;
         command
             .arg("-cert")
@@ -137,7 +137,7 @@ impl Served {
     }
 
     /// The suite that is chosen from what these options offer; `None` if none is.
-    fn chosen_suite(&self, options: &[&str]) -> Option<Option<String>> {
+    pub(crate) fn chosen_suite(&self, options: &[&str]) -> Option<Option<String>> {
         let output = self.handshake_report(options)?;
         let line = output
             .stdout

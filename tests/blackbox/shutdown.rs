@@ -174,11 +174,17 @@ fn draining() -> (Tunnel, crate::operator::Peer) {
 }
 
 #[test]
-fn second_signal_kills() {
-    for (signal, number) in [(Signal::TERM, 15), (Signal::INT, 2)] {
+fn second_signal_kills_and_is_logged() {
+    for (signal, number, name) in [(Signal::TERM, 15, "terminated"), (Signal::INT, 2, "interrupt")] {
         let (tunnel, _peer) = draining();
         tunnel.process.signal(signal);
         assert_eq!(exit_at_once(&tunnel.process), Exit::Signal(number));
+        let lines = tunnel.process.lines();
+        let last = lines.last().expect("lines").text();
+        assert_eq!(
+            message(last),
+            format!("received {name} while shutting down, exiting at once")
+        );
     }
 }
 

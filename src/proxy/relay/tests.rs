@@ -12,6 +12,7 @@ use proptest::prelude::*;
 use socket2::SockRef;
 
 use super::super::handshake;
+use super::super::steps::{self, Steps};
 use super::*;
 use crate::tls::test_support::Scene;
 
@@ -105,7 +106,7 @@ fn run(scene: &Scene, tls: Socket, plain: Socket, settings: &Settings) -> Runnin
         let runtime = builder.enable_all().build().expect("a runtime");
         runtime.block_on(async {
             let mut stream = tls.into_stream();
-            let session = handshake::drive(ours, &mut stream)
+            let session = handshake::drive(ours, &mut stream, &Steps::new(steps::AT_ONCE))
                 .await
                 .expect("admitted")
                 .session;

@@ -1,0 +1,124 @@
+//! Where certificate, key and trust come from: exactly one source.
+
+use std::path::PathBuf;
+
+use super::{given, unbuilt};
+use crate::cli::ModeWord;
+use crate::cli::errors::{ConfigError, FromEnvironment};
+use crate::cli::flags::Args;
+use crate::credentials::{Identity, Selection, Trust};
+
+/// The one source that was asked for.
+pub(super) enum Source {
+    /// `--cert` and `--key`.
+    Pair { cert: PathBuf, key: PathBuf },
+    /// `--keystore`, alone.
+    Keystore(PathBuf),
+    /// The key is in a PKCS#11 token; `--keystore`, else `--cert`, has the certificate.
+    Pkcs11,
+    /// The SPIFFE Workload API. In client mode `--disable-authentication` beside it means that no
+    /// certificate is shown.
+    WorkloadApi,
+    /// `--auto-acme-cert`.
+    Acme,
+    /// `--disable-authentication` in client mode: no certificate at all.
+    None,
+}
+
+/// Variables that name a source or a part of one.
+const VARIABLES: [&str; 5] = [
+    "KEYSTORE_PATH",
+    "CERT_PATH",
+    "KEY_PATH",
+    "SPIFFE_ENDPOINT_SOCKET",
+    "PKCS11_MODULE",
+];
+
+/// Picks the source. Half a pair counts as none, so that it is named as such only beside
+/// another source.
+pub(super) fn choose(mode: ModeWord, args: &Args) -> Result<Source, ConfigError> {
+    let pair = args.cert.clone().zip(args.key.clone());
+    let has_module = args.pkcs11_module.is_some();
+    let candidates = [
+        args.keystore.clone().map(Source::Keystore),
+        pair.map(|(cert, key)| Source::Pair { cert, key }),
+        (args.cert.is_some() && has_module).then_some(Source::Pkcs11),
+        uses_workload_api(args).then_some(Source::WorkloadApi),
+        uses_acme(mode, args).then_some(Source::Acme),
+        shows_none(mode, args).then_some(Source::None),
+    ];
+    let mut given = candidates.into_iter().flatten();
+    let Some(source) = given.next() else {
+        return Err(match mode {
+            ModeWord::Server => ConfigError::NoServerCredentials,
+            ModeWord::Client => ConfigError::NoClientCredentials,
+        });
+    };
+    if given.next().is_some() {
+        return Err(match mode {
+            ModeWord::Server => ConfigError::SeveralServerCredentials(variables(args)),
+            ModeWord::Client => ConfigError::SeveralClientCredentials(variables(args)),
+        });
+    }
+    let is_half = match (&args.cert, &args.key) {
+        (None, Some(_)) => true,
+        (Some(_), None) => !has_module,
+        (None, None) | (Some(_), Some(_)) => false,
+    };
+    match source {
+        _ if is_half => Err(ConfigError::HalfPair(variables(args))),
+        Source::Keystore(_) if has_module => Ok(Source::Pkcs11),
+        source => Ok(source),
+    }
+}
+
+/// An address counts as the wish itself, wherever it comes from.
+pub(super) fn uses_workload_api(args: &Args) -> bool {
+    args.use_workload_api || given(&args.workload_api_addr).is_some()
+}
+
+fn uses_acme(mode: ModeWord, args: &Args) -> bool {
+    mode == ModeWord::Server && given(&args.acme_name).is_some()
+}
+
+fn shows_none(mode: ModeWord, args: &Args) -> bool {
+    mode == ModeWord::Client && args.disable_authentication && !uses_workload_api(args)
+}
+
+/// Those of the variables of sources that were heeded.
+pub(super) fn variables(args: &Args) -> FromEnvironment {
+    let heeded = args.variables.iter().copied();
+    FromEnvironment(heeded.filter(|name| VARIABLES.contains(name)).collect())
+}
+
+/// What a certificate by ACME needs beside its name.
+pub(super) fn check_acme(args: &Args) -> Result<(), ConfigError> {
+    match given(&args.acme_name) {
+        Some(_) if given(&args.acme_email).is_none() => Err(ConfigError::AcmeWithoutEmail),
+        Some(_) if !args.acme_agree_to_tos => Err(ConfigError::AcmeWithoutConsent),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// The source with all that belongs to it. To be called after every check, since it
+/// refuses sources that are not built yet.
+pub(super) fn selection(source: Source, args: &Args) -> Result<Selection, ConfigError> {
+    let identity = match source {
+        Source::Pair { cert, key } => Identity::Pair { cert, key },
+        Source::Keystore(path) => Identity::Keystore {
+            path,
+            password: given(&args.storepass).map(owned),
+        },
+        Source::None => Identity::None,
+        Source::WorkloadApi => return Err(unbuilt::flag("use-workload-api", args)),
+        Source::Pkcs11 => return Err(unbuilt::flag("pkcs11-module", args)),
+        Source::Acme => return Err(unbuilt::flag("auto-acme-cert", args)),
+    };
+    let trust = args.cacert.clone().map_or(Trust::System, Trust::Bundle);
+    Ok(Selection { identity, trust })
+}
+
+/// A copy, in whatever type guards it.
+fn owned<T: From<String>>(text: &str) -> T {
+    text.to_owned().into()
+}
