@@ -104,6 +104,7 @@ fn server(args: &Args, limits: proxy::Limits) -> Result<Tunnel, ConfigError> {
     access::check_policy("allow", args)?;
     let header = header(args)?;
     let tls = tls(args)?;
+    access::check_narrowing("allow", args)?;
     let client_auth = match args.disable_authentication {
         true => ClientAuth::Disabled,
         false => ClientAuth::Required(access::rules("allow", args)?),
@@ -139,6 +140,7 @@ fn client(args: &Args, limits: proxy::Limits) -> Result<Tunnel, ConfigError> {
     access::check_client(args)?;
     let tls = tls(args)?;
     let server_name = server_name(args, &target)?;
+    access::check_narrowing("verify", args)?;
     let verify = access::rules("verify", args)?;
     let target = through_proxy(args, target)?;
     let mode = Mode::Client { server_name, verify };
@@ -394,14 +396,22 @@ fn warnings(mode: ModeWord, args: &Args) -> Vec<String> {
     };
     // An empty URI pattern is refused, and an empty text is no IP address.
     let lists = [
-        (&args.common_names, "cn"),
-        (&args.organizational_units, "ou"),
-        (&args.dns_names, "dns"),
+        (&args.common_names, verb, "cn"),
+        (&args.organizational_units, verb, "ou"),
+        (&args.dns_names, verb, "dns"),
+        (&args.required.common_names, "require", "cn"),
+        (&args.required.organizational_units, "require", "ou"),
+        (&args.required.dns_names, "require", "dns"),
     ];
     let empty_rules = lists
         .into_iter()
-        .filter(|(list, _)| list.iter().any(String::is_empty))
-        .map(|(_, name)| format!("--{verb}-{name} with an empty value matches nobody"));
+        .filter(|(list, _, _)| list.iter().any(String::is_empty))
+        .map(|(_, verb, name)| format!("--{verb}-{name} with an empty value matches nobody"));
+    let names = &args.required.common_names;
+    let is_impossible = names.iter().any(|name| Some(name) != names.first());
+    let impossible = is_impossible.then(|| {
+        "--require-cn names several common names: nobody has more than one, so nobody gets in".to_owned()
+    });
     let never_posted = given(&args.metrics_url).is_some() && args.metrics_interval.positive().is_none();
     let unposted = never_posted
         .then(|| "--metrics-interval is not positive: nothing is ever posted to --metrics-url".to_owned());
@@ -411,6 +421,7 @@ fn warnings(mode: ModeWord, args: &Args) -> Vec<String> {
     });
     durations
         .chain(empty_rules)
+        .chain(impossible)
         .chain(unposted)
         .chain(unsafe_suite)
         .collect()

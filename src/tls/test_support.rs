@@ -53,7 +53,12 @@ impl Scene {
         };
         let remote = OwnIdentity::remote(local.chain().to_vec(), Arc::new(key)).expect("a pair");
         let credentials = credentials.with_identity(remote);
-        ServerConfigs::new(&credentials, ClientAuth::Required(everybody())).expect("there is a certificate")
+        ServerConfigs::new(
+            &credentials,
+            ClientAuth::Required(everybody()),
+            Options::default(),
+        )
+        .expect("there is a certificate")
     }
 
     /// Our side as a server that admits every client of the authority.

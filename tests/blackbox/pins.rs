@@ -15,7 +15,7 @@ const REFUSAL: &str = "unauthorized: pin verification failed";
 const BAD_CERTIFICATE: [AlertDescription; 2] = [AlertDescription::BadCertificate; 2];
 
 /// The pin of this identity's key by OpenSSL, which shares no code with the program.
-fn pin(identity: &Issued, algorithm: &str) -> Option<String> {
+pub(crate) fn pin(identity: &Issued, algorithm: &str) -> Option<String> {
     let dir = ghostunnel_testing::private_dir();
     let files = identity.write_to(dir.path(), "pinned");
     let spki = dir.path().join("spki.der");

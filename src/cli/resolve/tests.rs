@@ -1,3 +1,4 @@
+mod access;
 mod addresses;
 mod order;
 mod process;
@@ -245,34 +246,6 @@ fn a_client_without_rules_accepts_every_server_that_proves_its_name() {
     ] {
         assert!(!verify(words).all, "{words}");
     }
-}
-
-#[test]
-fn pins_become_rules_of_their_own() {
-    let pins = [
-        "sha256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
-        "sha256:AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=",
-    ];
-    let told = |rules: &Rules| rules.pins.iter().map(ToString::to_string).collect::<Vec<_>>();
-    let words = |side| format!("--{side}-spki-pin={} --{side}-spki-pin={}", pins[0], pins[1]);
-    let Mode::Server { client_auth, .. } = &tunnel(&format!("{SERVER} --keystore=s {}", words("allow"))).mode
-    else {
-        panic!("a client")
-    };
-    let ClientAuth::Required(rules) = client_auth else {
-        panic!("authentication is off")
-    };
-    assert_eq!(told(rules), pins);
-    assert!(!rules.all);
-    // Its key is the server's name.
-    let nameless = "client --listen=localhost:1 --target=:2 --disable-authentication";
-    let Mode::Client { server_name, verify } = &tunnel(&format!("{nameless} {}", words("verify"))).mode
-    else {
-        panic!("a server")
-    };
-    assert_eq!(told(verify), pins);
-    assert!(!verify.all);
-    assert_eq!(server_name.text, "");
 }
 
 #[test]
