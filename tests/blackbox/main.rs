@@ -37,3 +37,4 @@ mod status_more;
 mod support;
 mod syslog;
 mod tls_options;
+mod vectors;
