@@ -54,6 +54,10 @@ pub enum Mode {
         client_auth: ClientAuth,
         /// What the target is told of each peer in a PROXY protocol header, if anything.
         header: Option<proxy::HeaderDetail>,
+        /// Who tells in a PROXY protocol header whom it passes on; then everybody must.
+        announcers: Option<Arc<proxy::Announcers>>,
+        /// How the status port asks the target how it is; `None` to see that it accepts.
+        target_status: Option<Arc<net::HttpUrl>>,
     },
     /// Plaintext in, TLS out.
     Client {

@@ -52,6 +52,11 @@ fn keystore_pem_holds() {
 }
 
 #[test]
+fn proxy_header_holds() {
+    exercise("proxy_header", targets::proxy_header);
+}
+
+#[test]
 fn every_target_has_its_function_and_its_seeds() {
     let manifest = fs::read_to_string(fuzz("Cargo.toml")).expect("readable");
     let mut targets: Vec<String> = entries(&fuzz("fuzz_targets"))
@@ -67,6 +72,7 @@ fn every_target_has_its_function_and_its_seeds() {
             "certificate",
             "keystore_pem",
             "path",
+            "proxy_header",
             "uri_pattern",
             "url"
         ]

@@ -342,11 +342,14 @@ mod linux {
             mode: Mode::Server {
                 client_auth: ClientAuth::Required(authorization::Rules::default()),
                 header: None,
+                announcers: None,
+                target_status: None,
             },
             credentials: credentials::Selection {
                 identity: credentials::Identity::Pair {
                     cert: tls.join("file"),
                     key: tls.join("link"),
+                    password: credentials::Password::None,
                 },
                 trust: credentials::Trust::System,
             },

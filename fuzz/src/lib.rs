@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use ghostunnel::authorization::UriPattern;
 use ghostunnel::cli::{self, Command};
-use ghostunnel::net::{AddressError, ListenAddr, Reach, TargetAddr, Url};
+use ghostunnel::net::{AddressError, Label, ListenAddr, Reach, TargetAddr, Url};
+use ghostunnel::proxy::{Announcement, LONGEST, Progress, read_on};
 use ghostunnel_keystore::{Entry, Format, blocks, trust_anchors};
 use ghostunnel_pki::{Certificate, Identity, PathRequest, TrustAnchors, Usage, validate};
 use rustls_pki_types::UnixTime;
@@ -95,6 +96,42 @@ pub fn url(data: &[u8]) {
             (again.scheme, again.host, again.port),
             (url.scheme, url.host, url.port)
         );
+    }
+}
+
+/// What comes first from a load balancer. The first byte says in pieces of which size it comes.
+pub fn proxy_header(data: &[u8]) {
+    let Some((piece, stream)) = data.split_first() else {
+        return;
+    };
+    let piece = usize::from(*piece).max(1);
+    let mut taken = 0;
+    while let Ok(progress) = read_on(stream.get(..taken).expect("taken")) {
+        match progress {
+            Progress::Done(announcement, length) => {
+                assert_eq!(length, taken, "not a byte beyond the header is taken");
+                if let Announcement::Client { source, destination } = &announcement {
+                    for end in [source, destination] {
+                        let shown = end.to_string();
+                        assert!(!shown.chars().any(char::is_control), "{shown:?}");
+                    }
+                    // Two ends of one connection are alike, but for IPv4 within IPv6.
+                    let is_unix = |end: &Label| matches!(end, Label::Unix(_));
+                    assert_eq!(is_unix(source), is_unix(destination));
+                }
+                // What follows the header changes nothing.
+                assert_eq!(read_on(stream), Ok(Progress::Done(announcement, length)));
+                return;
+            }
+            Progress::Needs(more) => {
+                assert!(more > 0 && taken + more <= LONGEST);
+                let next = (taken + more.min(piece)).min(stream.len());
+                if next == taken {
+                    return;
+                }
+                taken = next;
+            }
+        }
     }
 }
 
@@ -222,7 +259,7 @@ pub fn keystore_pem(data: &[u8]) {
     }
     if let Ok(entry) = Entry::from_blocks(found) {
         assert!(!entry.chain().is_empty());
-        let _ = entry.private_key();
+        let _ = entry.private_key("password");
         assert!(!entry.into_chain().is_empty());
     }
 }

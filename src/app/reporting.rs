@@ -15,9 +15,9 @@ use super::startup::StartError;
 use crate::config::Config;
 use crate::credentials::{Credentials, Identity, Selection, Store};
 use crate::metrics::{
-    Connect, Content, GRAPHITE_INTERVAL, LAST_ATTEMPT, PostUrl, Registry, Reporter, Settings, Wire, hostname,
+    Connect, Content, GRAPHITE_INTERVAL, LAST_ATTEMPT, Registry, Reporter, Settings, Wire, hostname,
 };
-use crate::net::{self, Resolver, TargetAddr};
+use crate::net::{self, HttpUrl, Resolver, TargetAddr};
 use crate::tls::Outgoing;
 
 /// How long connecting to a receiver of posts may take.
@@ -91,7 +91,7 @@ impl Reporting {
 }
 
 /// How to reach the receiver of posts.
-fn connect(url: &PostUrl, resolver: &Resolver, trust: Option<Arc<Store>>) -> Connect {
+fn connect(url: &HttpUrl, resolver: &Resolver, trust: Option<Arc<Store>>) -> Connect {
     let target = url.target().clone();
     let name = url.tls_name().map(str::to_owned);
     let resolver = resolver.clone();
@@ -112,7 +112,12 @@ fn connect(url: &PostUrl, resolver: &Resolver, trust: Option<Arc<Store>>) -> Con
     })
 }
 
-async fn secure(stream: net::Stream, name: &str, credentials: &Credentials) -> Result<Box<dyn Wire>, String> {
+/// Shakes hands with a server that must prove this name.
+pub(super) async fn secure(
+    stream: net::Stream,
+    name: &str,
+    credentials: &Credentials,
+) -> Result<Box<dyn Wire>, String> {
     let outgoing = Outgoing::new(credentials, name).map_err(|error| format!("tls: {error}"))?;
     let connector = TlsConnector::from(outgoing.config());
     match connector.connect(outgoing.name(), stream).await {

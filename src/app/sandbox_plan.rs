@@ -9,8 +9,8 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::config::Config;
-use crate::credentials::{Identity, Trust};
+use crate::config::{Config, Mode, Tunnel};
+use crate::credentials::{Identity, Password, Trust};
 use crate::net::{HostPort, Kind, ListenAddr, ListenKind, TargetAddr, UnixName};
 use crate::sandbox::{Access, FileRule, Plan, PortRule, Skipped};
 
@@ -77,6 +77,7 @@ pub fn plan<F: Files>(config: &Config, environment: &Environment<F>) -> Plan {
         draft.target("--target", &tunnel.target);
         draft.identity(&tunnel.credentials.identity);
         draft.trust(&tunnel.credentials.trust);
+        draft.target_status(tunnel);
     }
     if let Some(status) = &config.status {
         draft.listener("--status", &status.listen);
@@ -167,12 +168,23 @@ impl<F: Files> Draft<'_, F> {
 
     fn identity(&mut self, identity: &Identity) {
         match identity {
-            Identity::Pair { cert, key } => {
+            Identity::Pair { cert, key, password } => {
                 self.file(cert, "--cert", false);
                 self.file(key, "--key", false);
+                self.password(password);
             }
-            Identity::Keystore { path, .. } => self.file(path, "--keystore", false),
+            Identity::Keystore { path, password } => {
+                self.file(path, "--keystore", false);
+                self.password(password);
+            }
             Identity::None => {}
+        }
+    }
+
+    fn password(&mut self, password: &Password) {
+        match password {
+            Password::File(path) => self.file(path, "--storepass-file", false),
+            Password::None | Password::Given(_) => {}
         }
     }
 
@@ -187,6 +199,18 @@ impl<F: Files> Draft<'_, F> {
                     self.anchors(Path::new(directory), "trust anchors of the system");
                 }
             }
+        }
+    }
+
+    /// The request goes to the target, so the port of its URL is none to connect to.
+    fn target_status(&mut self, tunnel: &Tunnel) {
+        if let Mode::Server {
+            target_status: Some(url),
+            ..
+        } = &tunnel.mode
+            && url.tls_name().is_some()
+        {
+            self.trust(&Trust::System);
         }
     }
 
@@ -303,8 +327,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::{ClientAuth, Mode, Tunnel};
-    use crate::net::{ForwardProxy, Reach, Url};
+    use crate::config::ClientAuth;
+    use crate::net::{ForwardProxy, HttpUrl, Reach, Url};
     use crate::{authorization, credentials, lifecycle, metrics, proxy, sandbox, status};
 
     /// Symbolic links and directory listings; every other path exists as it is.
@@ -346,6 +370,8 @@ mod tests {
             mode: Mode::Server {
                 client_auth: ClientAuth::Required(authorization::Rules::default()),
                 header: None,
+                announcers: None,
+                target_status: None,
             },
             credentials: credentials::Selection {
                 identity: Identity::None,
@@ -487,7 +513,7 @@ mod tests {
         for (url, expected) in [("http://h/x", 80), ("https://h/x", 443), ("https://h:8443", 8443)] {
             let mut config = config("localhost:1", "localhost:2", None);
             config.metrics.graphite = Some(([127, 0, 0, 1], 2003).into());
-            config.metrics.post = Some(metrics::PostUrl::parse(url).expect("a URL"));
+            config.metrics.post = Some(HttpUrl::parse(url).expect("a URL"));
             let plan = plan(&config, &environment(Imagined::default()));
             assert_eq!(ports(&plan), [53, 2, 2003, expected], "{url}");
         }
@@ -535,10 +561,11 @@ mod tests {
         let pair = |cert: &str, key: &str| Identity::Pair {
             cert: cert.into(),
             key: key.into(),
+            password: Password::None,
         };
         let keystore = |path: &str| Identity::Keystore {
             path: path.into(),
-            password: None,
+            password: Password::None,
         };
         for (identity, rules) in [
             (pair("/tls/a.pem", "/tls/a.key"), vec!["read /tls"]),
@@ -552,6 +579,21 @@ mod tests {
             ),
             (keystore("server.p12"), vec!["read /here"]),
             (keystore("/root.p12"), vec!["read /"]),
+            (
+                Identity::Keystore {
+                    path: "/tls/a.p12".into(),
+                    password: Password::File("/run/credentials/unit/pass".into()),
+                },
+                vec!["read /tls", "read /run/credentials/unit"],
+            ),
+            (
+                Identity::Pair {
+                    cert: "/tls/a.pem".into(),
+                    key: "/tls/a.key".into(),
+                    password: Password::File("/secrets/pass".into()),
+                },
+                vec!["read /tls", "read /secrets"],
+            ),
             (Identity::None, vec![]),
         ] {
             let config = with_credentials(identity, Trust::Bundle("/ca/bundle.pem".into()));

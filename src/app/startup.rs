@@ -326,7 +326,7 @@ fn serve(config: &Config, loaded: Loaded, confined: Confined, log: &Log) -> Resu
     let views = tunnels
         .iter()
         .zip(&confined.tunnels)
-        .map(|(tunnel, listener)| status_port::view(tunnel, listener))
+        .map(|(tunnel, listener)| status_port::view(tunnel, listener, &resolver))
         .collect();
     let status = config.status.clone().zip(confined.status).zip(scheme);
     if let Some(((settings, listener), scheme)) = status {

@@ -3,34 +3,76 @@
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::time::Instant;
 use tracing::warn;
 
+use super::reporting;
 use super::startup::StartError;
 use super::tunnel::Assembled;
+use crate::config::Mode;
 use crate::lifecycle::DrainGuard;
 use crate::logging::Log;
-use crate::metrics::{CertificateExpiry, Gauges};
-use crate::net::{Acceptor, Listener, Stream};
+use crate::metrics::{CertificateExpiry, Gauges, Wire};
+use crate::net::{self, Acceptor, Listener, Resolver, Stream};
 use crate::sandbox::{self, Outcome};
 use crate::status::{
-    CertificateView, ConfigSource, Listen, SandboxView, Scheme, Settings, Transport, TunnelView,
+    self, CertificateView, ConfigSource, HealthCheck, Listen, Reach, SandboxView, Scheme, Settings,
+    Transport, TunnelView,
 };
 use crate::tls;
 
+/// No request for a target's status takes longer, whatever `--connect-timeout` is.
+const LONGEST_CHECK: Duration = Duration::from_secs(24 * 3600);
+
 /// What the status port says of a tunnel that listens on `listener`.
-pub(super) fn view(tunnel: &Arc<Assembled>, listener: &Listener) -> TunnelView {
-    let proxy = tunnel.proxy.clone();
+pub(super) fn view(tunnel: &Arc<Assembled>, listener: &Listener, resolver: &Resolver) -> TunnelView {
     TunnelView {
         listen: tunnel.config.listen.text().to_owned(),
         forward: tunnel.config.target.text().to_owned(),
         listening_on: Some(listener.address()),
-        check: Rc::new(move || {
-            let proxy = proxy.clone();
-            Box::pin(async move { proxy.probe().await })
-        }),
+        check: check(tunnel, resolver),
         certificate: certificate(tunnel),
     }
+}
+
+/// How the status port finds out whether the target is well.
+fn check(tunnel: &Arc<Assembled>, resolver: &Resolver) -> HealthCheck {
+    if let Mode::Server {
+        target_status: Some(url),
+        ..
+    } = &tunnel.config.mode
+    {
+        let (url, reach) = (Arc::clone(url), reach(tunnel, resolver));
+        return Rc::new(move || {
+            let (url, reach) = (Arc::clone(&url), Rc::clone(&reach));
+            Box::pin(async move { status::ask(&url, &reach).await })
+        });
+    }
+    let proxy = tunnel.proxy.clone();
+    Rc::new(move || {
+        let proxy = proxy.clone();
+        Box::pin(async move { proxy.probe().await })
+    })
+}
+
+/// How a request for the target's status gets there. Its deadline is that of the whole check.
+fn reach(tunnel: &Arc<Assembled>, resolver: &Resolver) -> Reach {
+    let (tunnel, resolver) = (Arc::clone(tunnel), resolver.clone());
+    Rc::new(move |name| {
+        let (tunnel, resolver) = (Arc::clone(&tunnel), resolver.clone());
+        Box::pin(async move {
+            let limit = tunnel.config.limits.connect_timeout.min(LONGEST_CHECK);
+            let dialled = net::dial(&tunnel.config.target, &resolver, Instant::now() + limit).await;
+            let stream = dialled.map_err(|error| error.to_string())?;
+            match (name, &tunnel.status_trust) {
+                (None, _) => Ok(Box::new(stream) as Box<dyn Wire>),
+                (Some(name), Some(trust)) => reporting::secure(stream, &name, &trust.current()).await,
+                (Some(_), None) => Err("a redirect from http:// to https:// is not followed".to_owned()),
+            }
+        })
+    })
 }
 
 /// What the status port says of the tunnel's own certificate.

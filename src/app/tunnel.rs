@@ -6,7 +6,7 @@ use tracing::{info, warn};
 
 use super::startup::StartError;
 use crate::config::{Mode, Tunnel};
-use crate::credentials::{Credentials, Store};
+use crate::credentials::{Credentials, Identity, Selection, Store, Trust};
 use crate::net::LookupError;
 use crate::proxy::{Proxy, Side, Surroundings};
 use crate::tls::{ClientConfigs, ServerConfigs};
@@ -16,6 +16,8 @@ pub(super) struct Assembled {
     pub(super) config: Arc<Tunnel>,
     pub(super) proxy: Proxy,
     pub(super) store: Store,
+    /// Trust anchors for a `--target-status` of `https://`.
+    pub(super) status_trust: Option<Store>,
     side: Side,
 }
 
@@ -35,6 +37,7 @@ impl Assembled {
             config: Arc::clone(config),
             proxy,
             store,
+            status_trust: load_status_trust(config)?,
             side,
         })
     }
@@ -58,6 +61,23 @@ fn load_credentials(config: &Tunnel) -> Result<Store, StartError> {
         warn!("warning: {warning}");
     }
     Ok(store)
+}
+
+/// The system's, whatever `--cacert` says: that is about the tunnel's peers.
+fn load_status_trust(config: &Tunnel) -> Result<Option<Store>, StartError> {
+    let Mode::Server {
+        target_status: Some(url),
+        ..
+    } = &config.mode
+    else {
+        return Ok(None);
+    };
+    let selection = url.tls_name().map(|_| Selection {
+        identity: Identity::None,
+        trust: Trust::System,
+    });
+    let store = selection.map(|selection| Store::load(&selection)).transpose();
+    store.map_err(|error| StartError::new("error: unable to build TLS config", error))
 }
 
 fn check_target(config: &Tunnel) -> Result<(), StartError> {
@@ -88,12 +108,18 @@ fn target_remedy(error: &LookupError) -> &'static str {
 
 fn side(config: &Tunnel, credentials: &Credentials) -> Result<Side, StartError> {
     Ok(match &config.mode {
-        Mode::Server { client_auth, header } => Side::Server {
+        Mode::Server {
+            client_auth,
+            header,
+            announcers,
+            ..
+        } => Side::Server {
             tls: Arc::new(
                 ServerConfigs::new(credentials, client_auth.clone(), config.tls)
                     .map_err(|error| StartError::new("error: unable to get server TLS config", error))?,
             ),
             header: *header,
+            announcers: announcers.clone(),
         },
         Mode::Client { server_name, verify } => Side::Client(Arc::new(ClientConfigs::new(
             credentials,

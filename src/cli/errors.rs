@@ -4,8 +4,8 @@
 use std::fmt;
 
 use crate::authorization::{SerialNumberError, SpkiPinError, UriPatternError};
-use crate::metrics::PostUrlError;
-use crate::net::{AddressError, UnknownScheme};
+use crate::net::{AddressError, HttpUrlError, UnknownScheme};
+use crate::proxy::AnnouncersError;
 use crate::tls::{CipherGroupsError, UnsupportedVersion};
 
 /// A refusal that concerns the process as a whole, reported as a usage error.
@@ -22,7 +22,7 @@ pub(super) enum GlobalError {
     #[error("--target-status should start with http:// or https://")]
     TargetStatusScheme,
     #[error("invalid --metrics-url: {0}")]
-    MetricsUrl(PostUrlError),
+    MetricsUrl(HttpUrlError),
     #[error("invalid --status address: {}{}", .0, .0.remedy())]
     StatusAddress(AddressError),
     #[error("invalid --status network {0:?}: http(s):// scheme requires a HOST:PORT target")]
@@ -65,6 +65,21 @@ pub enum ConfigError {
     /// A certificate file without its key, or the other way round.
     #[error("--cert/--key must be set together, unless using PKCS11 for private key{0}")]
     HalfPair(FromEnvironment),
+    /// A password, and a file that has it.
+    #[error("--storepass and --storepass-file are mutually exclusive{0}")]
+    SeveralPasswords(FromEnvironment),
+    /// A credential is named, but nobody hands any over.
+    #[error(
+        "--storepass-file=credential: needs $CREDENTIALS_DIRECTORY, which systemd sets for units with \
+         LoadCredential= or SetCredential="
+    )]
+    NoCredentialsDirectory,
+    /// A credential's name is none.
+    #[error("--storepass-file=credential:{name}: a credential's name is a file name without slashes")]
+    CredentialName {
+        /// As typed.
+        name: String,
+    },
     /// A server that was not told whom to admit.
     #[error(
         "at least one access control flag (--allow-{{all,cn,ou,dns,uri,spki-pin}}, or OPA flags, or \
@@ -138,6 +153,23 @@ pub enum ConfigError {
     /// Two ways to ask for a PROXY protocol header.
     #[error("--proxy-protocol and --proxy-protocol-mode are mutually exclusive")]
     SeveralHeaders,
+    /// A URL to ask a target's status at that is none.
+    #[error("invalid --target-status: {0}")]
+    TargetStatus(HttpUrlError),
+    /// Senders of PROXY protocol headers that are nobody.
+    #[error("invalid --proxy-protocol-accept: {0}")]
+    Announcers(AnnouncersError),
+    /// None of them can connect to a UNIX socket.
+    #[error(
+        "--proxy-protocol-accept names no peer that could connect to a UNIX socket: give \
+         --proxy-protocol-accept=unix"
+    )]
+    AnnouncersNotUnix,
+    /// None of them can connect to a TCP port.
+    #[error(
+        "--proxy-protocol-accept names no peer that could connect to a TCP port: give addresses or ranges"
+    )]
+    AnnouncersNotTcp,
     /// A choice of cipher suites that can't be made.
     #[error(transparent)]
     CipherSuites(CipherGroupsError),

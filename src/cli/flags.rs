@@ -126,6 +126,27 @@ pub(super) enum Immediate {
     Help,
     LongHelp,
     Version,
+    ManPage(ManPage),
+    CompletionScript(Shell),
+    /// Candidates for the last of the words that follow.
+    Completion,
+}
+
+/// How much a man page tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ManPage {
+    /// Commands and flags.
+    Short,
+    /// Also addresses, certificates, signals, examples.
+    Long,
+}
+
+/// Shells whose command lines can be completed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shell {
+    Bash,
+    Zsh,
+    Fish,
 }
 
 /// One row of the table.
@@ -216,6 +237,9 @@ pub(super) struct Args {
     pub(super) cert: Option<PathBuf>,
     pub(super) key: Option<PathBuf>,
     pub(super) storepass: Option<String>,
+    pub(super) storepass_file: Option<String>,
+    /// `CREDENTIALS_DIRECTORY`, which stands for no flag.
+    pub(super) credentials_directory: Option<PathBuf>,
     pub(super) cacert: Option<PathBuf>,
     pub(super) use_workload_api: bool,
     pub(super) workload_api_addr: Option<String>,
@@ -254,6 +278,7 @@ pub(super) struct Args {
     pub(super) unsafe_target: bool,
     pub(super) proxy_protocol: bool,
     pub(super) proxy_protocol_mode: Option<&'static str>,
+    pub(super) proxy_protocol_accept: Vec<String>,
     pub(super) override_server_name: Option<String>,
     pub(super) proxy: Option<net::Url>,
     pub(super) allow_all: bool,
@@ -291,7 +316,7 @@ pub(super) struct Names {
     pub(super) serials: Vec<String>,
 }
 
-use Immediate::{Help, LongHelp, Version};
+use Immediate::{Completion, CompletionScript, Help, LongHelp, Version};
 use Kind::{
     Bool, Choice, Choices, Duration, ExistingFile, Immediate as Acts, Integer, IpAddresses, Number, Path,
     TcpAddress, Text, Texts, Url,
@@ -303,12 +328,54 @@ pub(super) static FLAGS: &[Flag] = &[
     flag(Global, "help", Acts(Help), "Show help and exit; after a command, the help of that command."),
     flag(Global, "help-long", Acts(LongHelp), "Show the whole help and exit.").hidden(),
     flag(Global, "version", Acts(Version), "Show the version and exit."),
+    flag(
+        Global,
+        "help-man",
+        Acts(Immediate::ManPage(ManPage::Short)),
+        "Write a man page with commands and flags, and exit.",
+    )
+    .hidden(),
+    flag(
+        Global,
+        "help-custom-man",
+        Acts(Immediate::ManPage(ManPage::Long)),
+        "Write the whole man page and exit.",
+    )
+    .hidden(),
+    flag(
+        Global,
+        "completion-bash",
+        Acts(Completion),
+        "Write what the last of the words that follow may become, and exit.",
+    )
+    .hidden(),
+    flag(
+        Global,
+        "completion-script-bash",
+        Acts(CompletionScript(Shell::Bash)),
+        "Write a script by which bash completes command lines, and exit.",
+    )
+    .hidden(),
+    flag(
+        Global,
+        "completion-script-zsh",
+        Acts(CompletionScript(Shell::Zsh)),
+        "Write a script by which zsh completes command lines, and exit.",
+    )
+    .hidden(),
+    flag(
+        Global,
+        "completion-script-fish",
+        Acts(CompletionScript(Shell::Fish)),
+        "Write a script by which fish completes command lines, and exit.",
+    )
+    .hidden(),
     // Certificates and trust.
     flag(
         Global,
         "keystore",
         Path(|args| &mut args.keystore),
-        "PEM file that holds both certificate chain and private key.",
+        "File that holds both certificate chain and private key: PEM, PKCS#12, JCEKS or JKS.",
     )
     .placeholder("PATH")
     .variable("KEYSTORE_PATH"),
@@ -318,9 +385,22 @@ pub(super) static FLAGS: &[Flag] = &[
     flag(Global, "key", Path(|args| &mut args.key), "PEM file with the private key that belongs to --cert.")
         .placeholder("PATH")
         .variable("KEY_PATH"),
-    flag(Global, "storepass", Text(|args| &mut args.storepass), "Password of the keystore; PEM needs none.")
-        .placeholder("PASS")
-        .variable("KEYSTORE_PASS"),
+    flag(
+        Global,
+        "storepass",
+        Text(|args| &mut args.storepass),
+        "Password of the keystore, or of an encrypted private key in PEM.",
+    )
+    .placeholder("PASS")
+    .variable("KEYSTORE_PASS"),
+    flag(
+        Global,
+        "storepass-file",
+        Text(|args| &mut args.storepass_file),
+        "File with that password. credential:NAME is a credential of systemd.",
+    )
+    .placeholder("PATH")
+    .variable("KEYSTORE_PASS_FILE"),
     flag(
         Global,
         "cacert",
@@ -584,6 +664,15 @@ pub(super) static FLAGS: &[Flag] = &[
          also the certificate of the client.",
     )
     .placeholder("MODE"),
+    flag(
+        Server,
+        "proxy-protocol-accept",
+        Texts(|args| &mut args.proxy_protocol_accept),
+        "Expect a PROXY protocol header (v1 or v2) in front of each connection, and believe it from these peers: \
+         an IP address, a range such as 10.0.0.0/8, or unix for all peers on a UNIX socket. Nobody else may \
+         connect then.",
+    )
+    .placeholder("PEER"),
     flag(
         Server,
         "allow-all",
@@ -966,19 +1055,4 @@ fn distance(one: &str, other: &str) -> usize {
         row = next;
     }
     row.last().copied().unwrap_or_default()
-}
-
-/// Flags of Ghostunnel 1.11.1 that this version does not have yet, all of them switches. They get an
-/// answer of their own instead of `unknown long flag`.
-static UNBUILT: &[&str] = &[
-    "help-man",
-    "help-custom-man",
-    "completion-bash",
-    "completion-script-bash",
-    "completion-script-zsh",
-];
-
-/// Whether the table lacks a flag that it should have.
-pub(super) fn is_unbuilt(name: &str) -> bool {
-    UNBUILT.contains(&name.strip_prefix("no-").unwrap_or(name))
 }

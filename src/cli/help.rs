@@ -5,10 +5,10 @@ use std::ffi::OsString;
 use super::Environment;
 use super::flags::{CommandWord, FLAGS, Flag, Kind, Scope};
 
-const DESCRIPTION: &str =
+pub(super) const DESCRIPTION: &str =
     "A TLS proxy with mutual authentication, for services and clients that do not speak TLS themselves.";
 
-const NOTES: &str = "Booleans take --name, --no-name or --name=true|false. A value may follow as a separate word \
+pub(super) const NOTES: &str = "Booleans take --name, --no-name or --name=true|false. A value may follow as a separate word \
                      unless it starts with '-'; a separate '-' is an empty value. A word @FILE is replaced by the \
                      lines of that file, one argument each; write --name=@value for a value that starts with '@'.";
 
@@ -79,7 +79,7 @@ fn command_usage(command: CommandWord, scope: Scope, width: usize) -> String {
 }
 
 /// Commands that have flags of their own, and the scope of those.
-fn scope(command: CommandWord) -> Option<(CommandWord, Scope)> {
+pub(super) fn scope(command: CommandWord) -> Option<(CommandWord, Scope)> {
     match command {
         CommandWord::Help => None,
         CommandWord::Server => Some((command, Scope::Server)),
@@ -89,7 +89,7 @@ fn scope(command: CommandWord) -> Option<(CommandWord, Scope)> {
 }
 
 /// What follows the command in a usage line: required flags, then a word for the rest.
-fn arguments(scope: Scope) -> String {
+pub(super) fn arguments(scope: Scope) -> String {
     let required = FLAGS.iter().filter(|flag| flag.scope == scope && flag.required);
     required
         .map(|flag| format!(" {}", synopsis(flag)))
@@ -97,7 +97,7 @@ fn arguments(scope: Scope) -> String {
         .collect()
 }
 
-fn of_scope(scope: Scope) -> impl Iterator<Item = &'static Flag> {
+pub(super) fn of_scope(scope: Scope) -> impl Iterator<Item = &'static Flag> {
     FLAGS.iter().filter(move |flag| flag.scope == scope)
 }
 
@@ -109,7 +109,7 @@ fn entries(flags: impl Iterator<Item = &'static Flag>) -> Vec<(String, String)> 
 }
 
 /// `--[no-]name`, `--name=PLACEHOLDER`, and ` ...` where it may be repeated.
-fn synopsis(flag: &Flag) -> String {
+pub(super) fn synopsis(flag: &Flag) -> String {
     let repeat = if flag.kind.is_repeatable() { " ..." } else { "" };
     let name = flag.name;
     match flag.kind {

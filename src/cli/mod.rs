@@ -3,11 +3,12 @@
 //! `flags` is the one table of flags; `tokens` and `parse` read words by the grammar that
 //! existing unit files rely on; `values` reads what the flags take; `resolve` judges the
 //! result and makes a [`Config`] of it, or one of the refusals in `errors`; `help` shows
-//! the table to people. Of the world outside, only response files, the names of services, the address of Graphite
+//! the table to people, and `generate` makes man pages, completion and the reference of it. Of the world outside, only response files, the names of services, the address of Graphite
 //! and the width of the terminal are read, and nothing is changed.
 
 mod errors;
 mod flags;
+mod generate;
 mod help;
 mod parse;
 mod resolve;
@@ -18,6 +19,7 @@ use std::ffi::OsString;
 use std::fmt;
 
 pub use errors::ConfigError;
+pub use generate::flag_reference;
 
 use crate::config::Config;
 use crate::logging;

@@ -4,13 +4,13 @@
 //! follows Ghostunnel 1.11.1. [`interpret`] reads like that order.
 
 use std::ffi::{OsStr, OsString};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::errors::GlobalError;
 use super::flags::{self, Args, CommandWord, FLAGS, Flag, Immediate, Kind};
 use super::tokens::{Token, TokenError, Tokens};
 use super::values::{self, ValueError};
-use super::{Command, Environment, ModeWord, UsageError, help, resolve};
+use super::{Command, Environment, ModeWord, UsageError, generate, help, resolve};
 
 /// The name in error lines if argv has none.
 const PROGRAM: &str = "ghostunnel";
@@ -26,8 +26,6 @@ enum ParseError {
     },
     #[error("unknown short flag '-{0}'")]
     UnknownShort(String),
-    #[error("--{0} is a flag of ghostunnel 1.11.1 that this version does not have yet")]
-    Unbuilt(String),
     #[error("expected argument for flag '--{0}'")]
     ExpectedArgument(String),
     #[error("expected command but got {0:?}")]
@@ -78,9 +76,15 @@ fn interpret(program: &str, words: &[OsString], environment: Environment<'_>) ->
     fill_in(&mut args, &line, environment)?;
     let conversion = convert(&mut args, &line);
     match line.acts.first() {
-        Some(Act::Version) => return Ok(Command::Print(help::version())),
-        Some(Act::LongHelp) => return Ok(Command::Print(help::usage(line.command, environment))),
         Some(Act::HelpCommand) => return help_command(&line.topics, environment),
+        Some(Act::Flag(immediate)) => {
+            return Ok(Command::Print(answer(
+                *immediate,
+                line.command,
+                words,
+                environment,
+            )));
+        }
         None => {}
     }
     syntax?;
@@ -104,6 +108,27 @@ fn interpret(program: &str, words: &[OsString], environment: Environment<'_>) ->
     let mut run = resolve::run(mode, &args, global);
     run.warnings.splice(..0, line.deprecations());
     Ok(Command::Run(Box::new(run)))
+}
+
+/// The text that a flag asks for which acts at once.
+fn answer(
+    immediate: Immediate,
+    command: Option<CommandWord>,
+    words: &[OsString],
+    environment: Environment<'_>,
+) -> String {
+    match immediate {
+        Immediate::Version => help::version(),
+        Immediate::Help | Immediate::LongHelp => help::usage(command, environment),
+        Immediate::ManPage(page) => generate::man_page(page),
+        Immediate::CompletionScript(shell) => generate::completion_script(shell).to_owned(),
+        Immediate::Completion => {
+            let mut words = words.iter();
+            let _flag = words.by_ref().find(|word| *word == "--completion-bash");
+            let words: Vec<String> = words.map(|word| lossy(word)).collect();
+            generate::candidates(&words).join("\n")
+        }
+    }
 }
 
 /// What was typed, up to the first mistake in grammar.
@@ -132,8 +157,7 @@ enum TypedValue {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Act {
-    Version,
-    LongHelp,
+    Flag(Immediate),
     HelpCommand,
 }
 
@@ -177,7 +201,10 @@ impl Line {
         let positive = name.strip_prefix("no-");
         match positive.and_then(|name| flags::find(name, self.command)) {
             Some(flag) if flag.kind.is_bool() => self.read_switch(flag, flag.name, false, attached),
-            _ => Err(self.unknown(&name)),
+            _ => Err(ParseError::UnknownLong {
+                name: name.into_owned(),
+                command: self.command,
+            }),
         }
     }
 
@@ -199,8 +226,7 @@ impl Line {
         // Either polarity acts, as it always did.
         match flag.kind {
             Kind::Immediate(Immediate::Help) => self.wants_help = true,
-            Kind::Immediate(Immediate::LongHelp) => self.acts.push(Act::LongHelp),
-            Kind::Immediate(Immediate::Version) => self.acts.push(Act::Version),
+            Kind::Immediate(immediate) => self.acts.push(Act::Flag(immediate)),
             _ => {}
         }
         self.flags.push(Typed {
@@ -232,16 +258,6 @@ impl Line {
             Some(CommandWord::Server | CommandWord::Client | CommandWord::Demo) => {
                 Err(ParseError::Unexpected(lossy(word)))
             }
-        }
-    }
-
-    fn unknown(&self, name: &str) -> ParseError {
-        match flags::is_unbuilt(name) {
-            true => ParseError::Unbuilt(name.to_owned()),
-            false => ParseError::UnknownLong {
-                name: name.to_owned(),
-                command: self.command,
-            },
         }
     }
 
@@ -336,12 +352,13 @@ fn fill_in(args: &mut Args, line: &Line, environment: Environment<'_>) -> Result
         || line
             .acts
             .iter()
-            .any(|act| matches!(act, Act::Version | Act::HelpCommand))
+            .any(|act| matches!(act, Act::Flag(Immediate::Version) | Act::HelpCommand))
     {
         return Ok(());
     }
     let lookup = |variable| environment(variable).filter(|value| !value.is_empty());
     let heeds_environment = line.command != Some(CommandWord::Demo);
+    args.credentials_directory = lookup("CREDENTIALS_DIRECTORY").map(PathBuf::from);
     for flag in FLAGS
         .iter()
         .filter(|flag| flag.scope.covers(line.command) && !line.has(flag))

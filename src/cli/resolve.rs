@@ -15,9 +15,8 @@ use super::errors::{ConfigError, GlobalError};
 use super::flags::Args;
 use super::{Breakage, DemoOptions, ModeWord, Run};
 use crate::config::{ClientAuth, Config, Mode, Tunnel};
-use crate::metrics::PostUrl;
-use crate::net::{AddressError, ForwardProxy, Kind, ListenAddr, ListenKind, Reach, TargetAddr};
-use crate::proxy::HeaderDetail;
+use crate::net::{AddressError, ForwardProxy, HttpUrl, Kind, ListenAddr, ListenKind, Reach, TargetAddr};
+use crate::proxy::{Announcers, HeaderDetail};
 use crate::tls::{CipherGroups, Newest};
 use crate::{lifecycle, logging, metrics, proxy, sandbox, status, tls};
 
@@ -110,7 +109,13 @@ fn server(args: &Args, limits: proxy::Limits) -> Result<Tunnel, ConfigError> {
         false => ClientAuth::Required(access::rules("allow", args)?),
     };
     let listen = listen(args, Reach::Anywhere)?;
-    let mode = Mode::Server { client_auth, header };
+    let announcers = announcers(args, &listen)?;
+    let mode = Mode::Server {
+        client_auth,
+        header,
+        announcers,
+        target_status: target_status(args)?,
+    };
     Ok(Tunnel {
         listen,
         target,
@@ -190,6 +195,28 @@ fn header(args: &Args) -> Result<Option<HeaderDetail>, ConfigError> {
     }
 }
 
+/// How to ask the target how it is; that the scheme is one of HTTP has been checked.
+fn target_status(args: &Args) -> Result<Option<Arc<HttpUrl>>, ConfigError> {
+    let url = given(&args.target_status).map(HttpUrl::parse).transpose();
+    Ok(url.map_err(ConfigError::TargetStatus)?.map(Arc::new))
+}
+
+/// Who may send PROXY protocol headers, among those who can connect at all.
+fn announcers(args: &Args, listen: &ListenAddr) -> Result<Option<Arc<Announcers>>, ConfigError> {
+    if args.proxy_protocol_accept.is_empty() {
+        return Ok(None);
+    }
+    let announcers = Announcers::parse(&args.proxy_protocol_accept).map_err(ConfigError::Announcers)?;
+    match listen.kind() {
+        ListenKind::Address(Kind::Unix(_)) if !announcers.include_unix() => {
+            Err(ConfigError::AnnouncersNotUnix)
+        }
+        ListenKind::Address(Kind::Tcp(_)) if !announcers.include_tcp() => Err(ConfigError::AnnouncersNotTcp),
+        // Of which kind an inherited socket is shows later.
+        ListenKind::Address(_) | ListenKind::Inherited(_) => Ok(Some(Arc::new(announcers))),
+    }
+}
+
 fn client_target(args: &Args) -> Result<TargetAddr, ConfigError> {
     TargetAddr::parse(typed(&args.target), Reach::Anywhere).map_err(client_target_error)
 }
@@ -266,7 +293,7 @@ fn server_name(args: &Args, target: &TargetAddr) -> Result<tls::ServerName, Conf
 fn metrics(args: &Args) -> Result<metrics::Settings, GlobalError> {
     let post = match given(&args.metrics_url) {
         None => None,
-        Some(text) if is_http_url(text) => Some(PostUrl::parse(text).map_err(GlobalError::MetricsUrl)?),
+        Some(text) if is_http_url(text) => Some(HttpUrl::parse(text).map_err(GlobalError::MetricsUrl)?),
         Some(_) => return Err(GlobalError::MetricsUrlScheme),
     };
     Ok(metrics::Settings {
@@ -415,6 +442,14 @@ fn warnings(mode: ModeWord, args: &Args) -> Vec<String> {
     let never_posted = given(&args.metrics_url).is_some() && args.metrics_interval.positive().is_none();
     let unposted = never_posted
         .then(|| "--metrics-interval is not positive: nothing is ever posted to --metrics-url".to_owned());
+    // Words that are not understood are told as an error.
+    let announcers = Announcers::parse(&args.proxy_protocol_accept).ok();
+    let unlimited: Vec<_> = announcers.iter().flat_map(Announcers::unlimited).collect();
+    let believed = unlimited.into_iter().map(|range| {
+        format!(
+            "--proxy-protocol-accept={range} lets every client claim to be any other: name the load balancers"
+        )
+    });
     let groups = CipherGroups::parse(typed(&args.cipher_suites), args.allow_unsafe_cipher_suites);
     let unsafe_suite = groups.is_ok_and(CipherGroups::has_unsafe).then(|| {
         "--cipher-suites: UNSAFE-AZURE is left out, as suites with CBC are not supported".to_owned()
@@ -424,6 +459,7 @@ fn warnings(mode: ModeWord, args: &Args) -> Vec<String> {
         .chain(impossible)
         .chain(unposted)
         .chain(unsafe_suite)
+        .chain(believed)
         .collect()
 }
 

@@ -8,14 +8,17 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use ghostunnel_keystore::{Block, DetectError, Entry, Format, blocks};
+use ghostunnel_keystore::{Block, DetectError, Entry, Format, KeystoreError, Pkcs12Error, blocks};
 use zeroize::Zeroizing;
 
-use super::{KeyPairError, LoadError};
+use super::{KeyPairError, LoadError, Password, Secret};
 
 /// How much of a certificate, key or keystore file is read. What lies beyond is ignored, as
 /// in Ghostunnel 1.11.1; no real file comes near.
 const KEYSTORE_LIMIT: u64 = 50 * 1024 * 1024;
+
+/// The longest password file in bytes. Longer ones are some other file.
+const PASSWORD_LIMIT: u64 = 4096;
 
 /// A file could not be opened or read.
 #[derive(Debug, thiserror::Error)]
@@ -58,18 +61,15 @@ pub enum FileProblem {
         /// Why.
         error: DetectError,
     },
-    /// Its format is known, but not readable here.
-    #[error(
-        "{format} keystores are not supported yet by this build; convert it to PEM with: {}",
-        conversion(*.format, .path)
-    )]
-    Unsupported {
+    /// It is not readable in its format.
+    #[error("failed to parse '{}': {error}", .path.display())]
+    Parse {
         /// The file.
         path: PathBuf,
-        /// Its format.
-        format: Format,
+        /// Why.
+        error: KeystoreError,
     },
-    /// It holds no PEM block.
+    /// It holds no PEM block, or nothing at all.
     #[error("error reading file '{}', no certificates found", .path.display())]
     NoBlocks {
         /// The file.
@@ -77,20 +77,26 @@ pub enum FileProblem {
     },
 }
 
-impl FileProblem {
-    /// Whether the text says already what to do about it.
-    fn names_its_remedy(&self) -> bool {
+/// What is wrong with the file of a password.
+#[derive(Debug, thiserror::Error)]
+pub enum PasswordProblem {
+    /// It could not be read.
+    #[error("{0}")]
+    Read(ReadError),
+    /// It is longer than any password.
+    #[error("longer than {PASSWORD_LIMIT} bytes")]
+    TooLong,
+    /// It holds bytes that are no text.
+    #[error("not UTF-8 text")]
+    NotText,
+}
+
+impl PasswordProblem {
+    /// Whether the file is there but out of bounds.
+    pub(super) fn is_permission_denied(&self) -> bool {
         match self {
-            Self::Unsupported { .. }
-            | Self::Detect {
-                error: DetectError::Unknown,
-                ..
-            } => true,
-            Self::Open(_)
-            | Self::Read(_)
-            | Self::ReadFirstBytes(_)
-            | Self::Detect { .. }
-            | Self::NoBlocks { .. } => false,
+            Self::Read(error) => error.kind() == io::ErrorKind::PermissionDenied,
+            Self::TooLong | Self::NotText => false,
         }
     }
 }
@@ -109,15 +115,64 @@ pub enum Role {
 impl Role {
     /// What to change, as the end of a message about this problem.
     pub(super) fn remedy(self, problem: &FileProblem) -> &'static str {
-        match self {
-            _ if problem.names_its_remedy() => "",
-            Self::Certificate => "; --cert must name a readable PEM file with the certificate chain",
-            Self::Key => "; --key must name a readable PEM file with the private key",
-            Self::Keystore => {
-                "; --keystore must name a readable PEM file with certificate chain and private key"
+        match (self, problem) {
+            // It says already what to do.
+            (
+                _,
+                FileProblem::Detect {
+                    error: DetectError::Unknown,
+                    ..
+                },
+            ) => "",
+            (_, FileProblem::Parse { error, .. }) if error.is_wrong_password() => {
+                "; --storepass or --storepass-file must give the password of this file"
+            }
+            (
+                _,
+                FileProblem::Parse {
+                    error: KeystoreError::Pkcs12(Pkcs12Error::NoMac),
+                    ..
+                },
+            ) => {
+                "; without it nobody can tell whether the file was altered: if there is no password, give none, \
+                 or make the file anew"
+            }
+            (Self::Certificate, _) => "; --cert must name a readable PEM file with the certificate chain",
+            (Self::Key, _) => "; --key must name a readable PEM file with the private key",
+            (Self::Keystore, _) => {
+                "; --keystore must name a readable PEM, PKCS#12, JCEKS or JKS file with certificate chain and \
+                 private key"
             }
         }
     }
+}
+
+/// The password, or an empty one. The line end that editors leave behind is no part of it.
+pub(super) fn read_password(password: &Password, reading: &mut Reading) -> Result<Secret, LoadError> {
+    match password {
+        Password::None => Ok(Secret::from(String::new())),
+        Password::Given(secret) => Ok(secret.clone()),
+        Password::File(path) => {
+            read_password_file(path, reading).map_err(|problem| LoadError::PasswordFile {
+                path: path.clone(),
+                problem,
+            })
+        }
+    }
+}
+
+fn read_password_file(path: &Path, reading: &mut Reading) -> Result<Secret, PasswordProblem> {
+    let mut bytes = reading
+        .read(path, PASSWORD_LIMIT.saturating_add(1))
+        .map_err(PasswordProblem::Read)?;
+    if u64::try_from(bytes.len()).is_ok_and(|length| length > PASSWORD_LIMIT) {
+        return Err(PasswordProblem::TooLong);
+    }
+    let line_end = [&b"\r\n"[..], b"\n"].into_iter().find(|end| bytes.ends_with(end));
+    let length = bytes.len().saturating_sub(line_end.map_or(0, <[u8]>::len));
+    bytes.truncate(length);
+    let text = std::str::from_utf8(&bytes).map_err(|_| PasswordProblem::NotText)?;
+    Ok(Secret::from(text.to_owned()))
 }
 
 /// The contents of `--cert` and `--key`. Both are PEM, whatever their names say.
@@ -130,11 +185,12 @@ pub(super) fn read_pair(cert: &Path, key: &Path, reading: &mut Reading) -> Resul
     Entry::from_blocks(all).map_err(|error| LoadError::key_pair(KeyPairError::Entry(error), &[cert, key]))
 }
 
-/// The contents of `--keystore`, in whichever format it has.
-pub(super) fn read_keystore(path: &Path, reading: &mut Reading) -> Result<Entry, LoadError> {
-    let found = keystore_blocks(path, reading)
+/// The contents of `--keystore`, in whichever format it has. An empty password is none.
+pub(super) fn read_keystore(path: &Path, password: &str, reading: &mut Reading) -> Result<Entry, LoadError> {
+    let (format, found) = keystore_blocks(path, password, reading)
         .map_err(|problem| LoadError::certificate(path, Role::Keystore, problem))?;
-    Entry::from_blocks(found).map_err(|error| LoadError::key_pair(KeyPairError::Entry(error), &[path]))
+    ghostunnel_keystore::entry(format, found)
+        .map_err(|error| LoadError::key_pair(KeyPairError::Entry(error), &[path]))
 }
 
 fn read_pem(path: &Path, reading: &mut Reading) -> Result<Vec<Block>, FileProblem> {
@@ -142,10 +198,14 @@ fn read_pem(path: &Path, reading: &mut Reading) -> Result<Vec<Block>, FileProble
         ReadError::Open { .. } => FileProblem::Open(error),
         ReadError::Read { .. } => FileProblem::Read(error),
     })?;
-    pem_blocks(path, &text)
+    at_least_one(path, blocks(&text))
 }
 
-fn keystore_blocks(path: &Path, reading: &mut Reading) -> Result<Vec<Block>, FileProblem> {
+fn keystore_blocks(
+    path: &Path,
+    password: &str,
+    reading: &mut Reading,
+) -> Result<(Format, Vec<Block>), FileProblem> {
     let named = path.to_str().and_then(Format::from_file_name);
     let bytes = reading.read(path, KEYSTORE_LIMIT).map_err(|error| match error {
         ReadError::Open { .. } => FileProblem::Open(error),
@@ -153,47 +213,24 @@ fn keystore_blocks(path: &Path, reading: &mut Reading) -> Result<Vec<Block>, Fil
         ReadError::Read { .. } => FileProblem::ReadFirstBytes(error),
     })?;
     let detected = named.map_or_else(|| Format::from_first_bytes(&bytes), Ok);
-    match detected.map_err(|error| FileProblem::Detect {
+    let format = detected.map_err(|error| FileProblem::Detect {
         path: path.to_owned(),
         error,
-    })? {
-        Format::Pem => pem_blocks(path, &bytes),
-        format @ (Format::Pkcs12 | Format::Jceks | Format::Der) => Err(FileProblem::Unsupported {
-            path: path.to_owned(),
-            format,
-        }),
-    }
+    })?;
+    let found = ghostunnel_keystore::read(format, &bytes, password).map_err(|error| FileProblem::Parse {
+        path: path.to_owned(),
+        error,
+    })?;
+    Ok((format, at_least_one(path, found)?))
 }
 
-fn pem_blocks(path: &Path, text: &[u8]) -> Result<Vec<Block>, FileProblem> {
-    let found = blocks(text);
+fn at_least_one(path: &Path, found: Vec<Block>) -> Result<Vec<Block>, FileProblem> {
     if found.is_empty() {
         return Err(FileProblem::NoBlocks {
             path: path.to_owned(),
         });
     }
     Ok(found)
-}
-
-/// A command that makes a PEM file of one in this format.
-fn conversion(format: Format, path: &Path) -> String {
-    let path = path.display();
-    match format {
-        // Nobody asks: PEM is read as it is.
-        Format::Pem => String::new(),
-        Format::Pkcs12 => format!("openssl pkcs12 -in {path} -out {path}.pem -nodes"),
-        Format::Jceks => format!(
-            "keytool -importkeystore -srckeystore {path} -destkeystore {path}.p12 -deststoretype PKCS12 && \
-             openssl pkcs12 -in {path}.p12 -out {path}.pem -nodes"
-        ),
-        Format::Der => {
-            // What bytes alone called DER may be a short PKCS#12 file.
-            format!(
-                "openssl x509 -inform DER -in {path} -out {path}.pem, and append the private key; or, if it is \
-                 PKCS#12, with: openssl pkcs12 -in {path} -out {path}.pem -nodes"
-            )
-        }
-    }
 }
 
 /// What was read for one set of credentials, to notice when files are exchanged meanwhile.
@@ -330,7 +367,7 @@ impl FileProblem {
             Self::Open(error) | Self::Read(error) | Self::ReadFirstBytes(error) => {
                 error.kind() == io::ErrorKind::PermissionDenied
             }
-            Self::Detect { .. } | Self::Unsupported { .. } | Self::NoBlocks { .. } => false,
+            Self::Detect { .. } | Self::Parse { .. } | Self::NoBlocks { .. } => false,
         }
     }
 }

@@ -50,13 +50,24 @@ pub enum KeyPairError {
 impl OwnIdentity {
     /// The checks and their order are those of Ghostunnel 1.11.1: leaf, key, kind, value.
     /// Validity, usages and the rest of the chain are not judged: that is up to the peer.
-    pub(super) fn new(entry: Entry) -> Result<(Self, Certificate), KeyPairError> {
+    ///
+    /// Where the format has no order, the leaf is the certificate that goes with the key. An
+    /// empty password is none.
+    pub(super) fn new(mut entry: Entry, password: &str) -> Result<(Self, Certificate), KeyPairError> {
+        if let Ok(key) = entry.private_key(password)
+            && let Ok(key) = any_supported_type(&key)
+        {
+            entry.find_leaf(|certificate| {
+                let leaf = Certificate::parse(certificate);
+                leaf.is_ok_and(|leaf| require_match(leaf.subject_public_key_info(), &*key).is_ok())
+            });
+        }
         let leaf = entry
             .chain()
             .first()
             .expect("an entry has at least one certificate");
         let leaf = Certificate::parse(leaf).map_err(KeyPairError::Leaf)?;
-        let key = entry.private_key().map_err(KeyPairError::Entry)?;
+        let key = entry.private_key(password).map_err(KeyPairError::Entry)?;
         let key = any_supported_type(&key).map_err(|_| KeyPairError::UnsupportedKey)?;
         Ok((Self::of(&leaf, entry.into_chain(), key)?, leaf))
     }
@@ -211,7 +222,7 @@ mod tests {
 
     fn identity(text: &str) -> Result<OwnIdentity, KeyPairError> {
         let entry = Entry::from_blocks(blocks(text.as_bytes())).expect("certificate and key");
-        OwnIdentity::new(entry).map(|(identity, _)| identity)
+        OwnIdentity::new(entry, "").map(|(identity, _)| identity)
     }
 
     #[test]

@@ -19,10 +19,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use ghostunnel_pki::{Certificate, Time, TrustAnchors};
 use tokio::sync::watch;
 
-pub use files::{FileProblem, ReadError, Role};
+pub use files::{FileProblem, PasswordProblem, ReadError, Role};
 pub use identity::{KeyPairError, OwnIdentity};
 pub use secret::Secret;
-pub use selection::{Identity, Selection, Trust};
+pub use selection::{Identity, Password, Selection, Trust};
 pub use trust::TrustError;
 
 use files::Reading;
@@ -168,13 +168,19 @@ fn read_once(
 ) -> Result<Credentials, LoadError> {
     let mut warnings = Vec::new();
     let entry = match &selection.identity {
-        Identity::Pair { cert, key } => Some(files::read_pair(cert, key, reading)?),
-        Identity::Keystore { path, password: _ } => Some(files::read_keystore(path, reading)?),
+        Identity::Pair { cert, key, password } => {
+            let password = files::read_password(password, reading)?;
+            Some((files::read_pair(cert, key, reading)?, password))
+        }
+        Identity::Keystore { path, password } => {
+            let password = files::read_password(password, reading)?;
+            Some((files::read_keystore(path, password.expose(), reading)?, password))
+        }
         Identity::None => None,
     };
     let identity = match entry {
-        Some(entry) => {
-            let (identity, leaf) = OwnIdentity::new(entry)
+        Some((entry, password)) => {
+            let (identity, leaf) = OwnIdentity::new(entry, password.expose())
                 .map_err(|error| LoadError::key_pair(error, &files_of(&selection.identity)))?;
             warnings.extend(Warning::on_validity(&identity, &leaf, SystemTime::now()));
             Some(Arc::new(identity))
@@ -205,6 +211,17 @@ pub enum LoadError {
         role: Role,
         /// What is wrong with it.
         problem: FileProblem,
+    },
+    /// The password could not be read from its file.
+    #[error(
+        "reading password file {path:?}: {problem}; --storepass-file must name a readable file with the password \
+         of the keystore"
+    )]
+    PasswordFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: PasswordProblem,
     },
     /// What the files hold does not make a certificate with its key.
     #[error("parsing X509 key pair: {error} (in {files})")]
@@ -257,6 +274,7 @@ impl LoadError {
     fn is_permission_denied(&self) -> bool {
         match self {
             Self::CertificateFile { problem, .. } => problem.is_permission_denied(),
+            Self::PasswordFile { problem, .. } => problem.is_permission_denied(),
             Self::TrustStore(error) | Self::TrustStoreAlone(error) => error.is_permission_denied(),
             Self::KeyPair { .. } | Self::DeniedOnReload(_) => false,
         }
@@ -266,7 +284,7 @@ impl LoadError {
 /// The files of an identity, in the order in which they are read.
 fn files_of(identity: &Identity) -> Vec<&Path> {
     match identity {
-        Identity::Pair { cert, key } => vec![cert, key],
+        Identity::Pair { cert, key, .. } => vec![cert, key],
         Identity::Keystore { path, .. } => vec![path],
         Identity::None => Vec::new(),
     }

@@ -22,16 +22,30 @@ pub enum Identity {
         cert: PathBuf,
         /// The private key.
         key: PathBuf,
+        /// For a key that is encrypted.
+        password: Password,
     },
     /// `--keystore`: one file with chain and key.
     Keystore {
         /// The file.
         path: PathBuf,
-        /// `--storepass`. Unused for PEM.
-        password: Option<Secret>,
+        /// For the file, or for an encrypted key in a PEM file.
+        password: Password,
     },
     /// `--disable-authentication` in client mode: no certificate is presented.
     None,
+}
+
+/// The password of keystores and keys.
+#[derive(Debug, Clone, Default)]
+pub enum Password {
+    /// None was given, which is the same as an empty one.
+    #[default]
+    None,
+    /// `--storepass`.
+    Given(Secret),
+    /// `--storepass-file`: read again whenever the keystore is.
+    File(PathBuf),
 }
 
 /// Trust anchors.

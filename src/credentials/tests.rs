@@ -1,5 +1,7 @@
 //! Loading and renewing credentials from real files.
 
+mod keystores;
+
 use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
@@ -91,6 +93,7 @@ impl Files {
             identity: Identity::Pair {
                 cert: self.path("cert.pem"),
                 key: self.path("key.pem"),
+                password: Password::None,
             },
             trust: Trust::Bundle(self.path("ca.pem")),
         }
@@ -100,7 +103,7 @@ impl Files {
         Selection {
             identity: Identity::Keystore {
                 path: self.path(name),
-                password: None,
+                password: Password::None,
             },
             trust: Trust::Bundle(self.path("ca.pem")),
         }
@@ -368,27 +371,6 @@ fn keystore_failures_read_as_in_the_original() {
 }
 
 #[test]
-fn other_keystore_formats_are_refused_by_name() {
-    let files = Files::new();
-    files.write("store.p12", "");
-    files.write("store", [0x30, 0x82, 0x0a, 0x00]);
-    files.write("store.jks", "");
-    files.write("store.der", "");
-    assert_eq!(
-        files.failure(&files.keystore("store.p12")),
-        "reading certificate file \"store.p12\": PKCS#12 keystores are not supported yet by this build; \
-         convert it to PEM with: openssl pkcs12 -in store.p12 -out store.p12.pem -nodes"
-    );
-    for (name, format) in [("store", "PKCS#12"), ("store.jks", "JCEKS"), ("store.der", "DER")] {
-        let expected = format!(
-            "reading certificate file {name:?}: {format} keystores are not supported yet by this build; "
-        );
-        let failure = files.failure(&files.keystore(name));
-        assert!(failure.starts_with(&expected), "{failure}");
-    }
-}
-
-#[test]
 fn trust_store_failures_read_as_in_the_original() {
     let issued = issue("server");
     let files = Files::with(&issued);
@@ -547,6 +529,7 @@ fn two_sets() -> (Files, Selection) {
         identity: Identity::Pair {
             cert: live.join("cert.pem"),
             key: live.join("key.pem"),
+            password: Password::None,
         },
         trust: Trust::Bundle(live.join("ca.pem")),
     };

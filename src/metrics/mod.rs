@@ -18,10 +18,12 @@ mod reservoir;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-pub use http_post::{Connect, PostUrl, PostUrlError, Wire};
+use crate::net::HttpUrl;
+
+pub use http_post::{Connect, Wire, describe};
 pub use instruments::{Distribution, Reason, Timing};
 pub use push::{Content, GRAPHITE_INTERVAL, LAST_ATTEMPT, Reporter};
-pub use reasons::{DialFailure, HandshakeFailure, ReloadResult};
+pub use reasons::{DialFailure, HandshakeFailure, HandshakeKind, ReloadResult};
 pub use registry::{
     CertificateExpiry, Declaration, Family, Gauges, Point, Points, Registry, Sample, Unit, Value,
 };
@@ -35,7 +37,7 @@ pub struct Settings {
     /// `--metrics-graphite`, resolved.
     pub graphite: Option<SocketAddr>,
     /// `--metrics-url`.
-    pub post: Option<PostUrl>,
+    pub post: Option<HttpUrl>,
     /// `--metrics-interval`: how often to post; `None` (zero or negative) is never.
     pub interval: Option<Duration>,
 }

@@ -7,9 +7,9 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 use super::complaints::Complaints;
-use super::http_post::{Connect, PostUrl, Poster};
+use super::http_post::{Connect, Poster};
 use super::{Registry, graphite, json};
-use crate::net::{Resolver, TargetAddr};
+use crate::net::{HttpUrl, Resolver, TargetAddr};
 
 /// How often Graphite is sent to, whatever `--metrics-interval` says.
 pub const GRAPHITE_INTERVAL: Duration = Duration::from_secs(1);
@@ -49,7 +49,7 @@ impl Reporter {
     }
 
     /// A reporter that posts to a URL.
-    pub fn http(content: Content, url: PostUrl, connect: Connect) -> Self {
+    pub fn http(content: Content, url: HttpUrl, connect: Connect) -> Self {
         Self::new(content, Receiver::Http(Box::new(Poster::new(url, connect))))
     }
 

@@ -69,6 +69,8 @@ reasons! {
         RefusedByPeer = "refused-by-peer",
         /// No version, cipher suite or key exchange in common.
         Incompatible = "no-common-parameters",
+        /// The PROXY protocol header was missing, malformed, or from a peer that may send none.
+        ProxyHeader = "proxy-header",
         /// The first bytes were not TLS.
         NotTls = "not-tls",
         /// The peer does not keep to the protocol.
@@ -81,6 +83,16 @@ reasons! {
         Canceled = "canceled",
         /// Something went wrong on this side.
         Internal = "internal-error",
+    }
+}
+
+reasons! {
+    /// How an accepted peer's handshake went that did not fail.
+    HandshakeKind {
+        /// Certificates and signatures on both sides.
+        Full = "full",
+        /// An earlier session went on; the peer was judged again.
+        Resumed = "resumed",
     }
 }
 
@@ -130,6 +142,7 @@ mod tests {
             }
         }
         check::<HandshakeFailure>();
+        check::<HandshakeKind>();
         check::<DialFailure>();
         check::<ReloadResult>();
     }

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use super::instruments::{Counter, Distribution, Histogram, Tally, Timer, Timing};
-use super::reasons::{DialFailure, HandshakeFailure, ReloadResult};
+use super::reasons::{DialFailure, HandshakeFailure, HandshakeKind, ReloadResult};
 
 /// What is known about a metric beside its value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,6 +163,7 @@ pub struct Registry {
     conn_handshake: Timer,
     conn_lifetime: Timer,
     accept_failures: Counter,
+    handshakes: Tally<HandshakeKind>,
     handshake_failures: Tally<HandshakeFailure>,
     dial_failures: Tally<DialFailure>,
     forwarded: Counter,
@@ -205,6 +206,7 @@ impl Registry {
             conn_handshake: Timer::new(),
             conn_lifetime: Timer::new(),
             accept_failures: Counter::default(),
+            handshakes: Tally::new(),
             handshake_failures: Tally::new(),
             dial_failures: Tally::new(),
             forwarded: Counter::default(),
@@ -225,6 +227,11 @@ impl Registry {
     /// A connection was joined with the backend: handshake, dial and PROXY header are done.
     pub fn connection_admitted(&self) {
         self.count(&self.accept_success, 1);
+    }
+
+    /// The handshake with an accepted peer succeeded.
+    pub fn handshake_done(&self, kind: HandshakeKind) {
+        self.tally(&self.handshakes, kind);
     }
 
     /// The handshake with an accepted peer failed, which ends its connection.
@@ -335,6 +342,7 @@ impl Registry {
             counter(CONNECTIONS_ADMITTED, &self.accept_success),
             Family::gauge(CONNECTIONS_OPEN, self.conn_open.value() as f64),
             counter(ACCEPT_FAILURES, &self.accept_failures),
+            Family::tally(HANDSHAKES, "kind", &self.handshakes),
             Family::tally(HANDSHAKE_FAILURES, "reason", &self.handshake_failures),
             Family::tally(DIAL_FAILURES, "reason", &self.dial_failures),
             counter(DIRECTIONS_CUT, &self.conn_timeout),
@@ -464,6 +472,12 @@ const ACCEPT_FAILURES: &Declaration = &Declaration {
     name: "accept_failures_total",
     unit: Unit::Things,
     meaning: "Failures to accept a connection, mostly for want of descriptors.",
+};
+
+const HANDSHAKES: &Declaration = &Declaration {
+    name: "handshakes_total",
+    unit: Unit::Things,
+    meaning: "TLS handshakes with accepted peers that succeeded, by whether they resumed a session.",
 };
 
 const HANDSHAKE_FAILURES: &Declaration = &Declaration {

@@ -25,6 +25,7 @@ pub struct Stream {
     socket: Socket,
     local: Label,
     peer: Label,
+    via: Option<Box<Label>>,
 }
 
 #[derive(Debug)]
@@ -73,6 +74,7 @@ impl Stream {
             socket: Socket::Tcp(stream),
             local,
             peer,
+            via: None,
         }
     }
 
@@ -81,6 +83,7 @@ impl Stream {
             socket: Socket::Unix(stream),
             local,
             peer,
+            via: None,
         }
     }
 
@@ -92,6 +95,18 @@ impl Stream {
     /// The other end.
     pub fn peer(&self) -> &Label {
         &self.peer
+    }
+
+    /// Who is really at the other end, where [`Self::peer`] is whom it passes on.
+    pub fn via(&self) -> Option<&Label> {
+        self.via.as_deref()
+    }
+
+    /// Names the ends anew: the peer passes on somebody else, who had connected to `local`.
+    pub fn passes_on(&mut self, peer: Label, local: Label) {
+        let sender = std::mem::replace(&mut self.peer, peer);
+        self.local = local;
+        self.via = Some(Box::new(sender));
     }
 
     /// Takes no more bytes from the peer: later reads find the end of the stream.
@@ -184,7 +199,8 @@ impl Stream {
 }
 
 impl Label {
-    pub(super) fn tcp(address: SocketAddr) -> Self {
+    /// The name of a TCP address; an IPv4-mapped one becomes plain.
+    pub fn tcp(address: SocketAddr) -> Self {
         match address {
             SocketAddr::V6(v6) if v6.ip().to_ipv4_mapped().is_some() => {
                 Self::Tcp(SocketAddr::new(v6.ip().to_canonical(), v6.port()))

@@ -121,6 +121,7 @@ mod tests {
         let side = Side::Server {
             tls: Arc::new(configs),
             header: None,
+            announcers: None,
         };
         let target = TargetAddr::parse("127.0.0.1:1", Reach::LocalOnly).expect("an address");
         Proxy::new(side, target, limits, surroundings)

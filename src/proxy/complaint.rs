@@ -8,14 +8,18 @@ use std::fmt;
 use tracing::{error, warn};
 
 use super::Shared;
+use super::connection::via_field;
 use super::handshake::Failure;
 use super::upstream::Unreached;
 use crate::logging::class;
 use crate::metrics::{HandshakeFailure, Reason as _, Registry};
+use crate::net::Stream;
 use crate::tls::Evidence;
 
 /// The handshake with an accepted peer failed.
-pub(super) fn handshake_failed(metrics: &Registry, peer: &str, failure: &Failure) {
+pub(super) fn handshake_failed(metrics: &Registry, accepted: &Stream, failure: &Failure) {
+    let peer = accepted.peer().address().to_string();
+    let via = accepted.via();
     let Failure {
         reason,
         text,
@@ -27,6 +31,7 @@ pub(super) fn handshake_failed(metrics: &Registry, peer: &str, failure: &Failure
         target: class::HANDSHAKE_ERRS,
         event = "handshake_failed",
         peer,
+        via = via_field(via),
         reason = reason.label(),
         error = text,
         subject = evidence.map(|evidence| &*evidence.subject),
@@ -36,13 +41,29 @@ pub(super) fn handshake_failed(metrics: &Registry, peer: &str, failure: &Failure
         ip_addresses = evidence.and_then(|evidence| evidence.ip_addresses.as_deref()),
         uris = evidence.and_then(|evidence| evidence.uris.as_deref()),
         rules = evidence.and_then(|evidence| evidence.rules.as_deref()),
-        "error on TLS handshake from {peer}: {text}{}",
+        "error on TLS handshake from {peer}: {text}{}{}",
+        via.map(|via| format!(" (via {via})")).unwrap_or_default(),
         Suffix(*reason, evidence)
     );
 }
 
+/// What an accepted peer said before its handshake does not tell who it speaks for.
+pub(super) fn announcement_failed(metrics: &Registry, peer: &str, failure: &Failure) {
+    let Failure { reason, text, .. } = failure;
+    metrics.handshake_failed(*reason);
+    warn!(
+        target: class::HANDSHAKE_ERRS,
+        event = "announcement_failed",
+        peer,
+        reason = reason.label(),
+        error = text,
+        "error on PROXY protocol header from {peer}: {text}{}",
+        Suffix(*reason, None)
+    );
+}
+
 /// The target was not reached, or is not the right one.
-pub(super) fn dial_failed(shared: &Shared, peer: &str, unreached: &Unreached) {
+pub(super) fn dial_failed(shared: &Shared, accepted: &Stream, unreached: &Unreached) {
     let metrics = &shared.surroundings.metrics;
     metrics.dial_failed(unreached.reason);
     if let Some(reason) = unreached.handshake {
@@ -53,7 +74,8 @@ pub(super) fn dial_failed(shared: &Shared, peer: &str, unreached: &Unreached) {
     error!(
         target: class::CONN_ERRS,
         event = "dial_failed",
-        peer,
+        peer = %accepted.peer().address(),
+        via = via_field(accepted.via()),
         target = shared.target.text(),
         reason = unreached.label(),
         error = unreached.text,

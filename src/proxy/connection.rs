@@ -10,13 +10,14 @@ use super::accept::Arrival;
 use super::handshake::{self, Failure};
 use super::pipe::Pipe;
 use super::proxy_protocol::{self, Certificate, HeaderError, Introduced};
+use super::receive;
 use super::relay::{self, Deadlines, Observer, TlsEnd, Volume};
 use super::upstream::{self, Unreached, Upstream};
 use super::{Shared, Side, complaint, deadline_after};
 use crate::authorization::Admission;
 use crate::logging::class;
-use crate::metrics::{DialFailure, HandshakeFailure, Registry};
-use crate::net::{Accepted, Stream};
+use crate::metrics::{DialFailure, HandshakeFailure, HandshakeKind, Registry};
+use crate::net::{Accepted, Label, Stream};
 use crate::tls::{Established, Facts, PeerIdentity, Session};
 
 /// Serves an accepted connection to its end. What it holds of the process (its slot, its
@@ -77,12 +78,14 @@ async fn join(shared: &Shared, accepted: Accepted) -> Option<Joined> {
     let (admission, tls) = match &shared.side {
         Side::Client(_) => (Admission::local_peer(), None),
         Side::Server { .. } => {
+            hear_announcement(shared, &mut stream, deadline).await?;
             let established = shake_hands(shared, &mut stream, deadline).await?;
             let Established {
                 session,
                 peer,
                 admission,
                 facts,
+                is_resumed,
             } = established;
             debug!(
                 target: class::CONNS,
@@ -90,6 +93,7 @@ async fn join(shared: &Shared, accepted: Accepted) -> Option<Joined> {
                 peer = %stream.peer().address(),
                 subject = peer.as_ref().map(|peer| peer.subject()),
                 reason = %admission.reason(),
+                resumed = is_resumed,
                 "admitted {}: {}",
                 stream.peer().address(),
                 admission.reason()
@@ -108,7 +112,7 @@ async fn join(shared: &Shared, accepted: Accepted) -> Option<Joined> {
     match reached {
         Ok(upstream) => join_ends(stream, tls, upstream),
         Err(mut unreached) => {
-            complaint::dial_failed(shared, &stream.peer().address().to_string(), &unreached);
+            complaint::dial_failed(shared, &stream, &unreached);
             if let Some(mut tls) = tls {
                 handshake::hang_up(&mut tls.session, &mut stream).await;
             }
@@ -169,7 +173,7 @@ fn join_ends(accepted: Stream, accepted_tls: Option<TlsPeer>, upstream: Upstream
     let (left, right) = (accepted.peer().clone(), upstream.stream.peer().clone());
     match (accepted_tls, upstream.tls) {
         (Some(TlsPeer { session, peer, .. }), None) => Some(Joined {
-            pipe: Pipe::tls_accepted(left, peer, right),
+            pipe: Pipe::tls_accepted(left, accepted.via().cloned(), peer, right),
             tls: TlsEnd {
                 stream: accepted,
                 session,
@@ -188,12 +192,38 @@ fn join_ends(accepted: Stream, accepted_tls: Option<TlsPeer>, upstream: Upstream
     }
 }
 
+/// Learns whom the peer passes on, where peers are to tell.
+async fn hear_announcement(shared: &Shared, stream: &mut Stream, deadline: Instant) -> Option<()> {
+    let Side::Server {
+        announcers: Some(announcers),
+        ..
+    } = &shared.side
+    else {
+        return Some(());
+    };
+    let from = stream.peer().address().to_string();
+    let heard = tokio::time::timeout_at(deadline, receive::announcement(announcers, stream));
+    let outcome = match unless_draining(shared, heard).await {
+        None => Err(Failure::new(HandshakeFailure::Canceled, "context canceled")),
+        Some(Err(_)) => Err(Failure::timed_out()),
+        Some(Ok(outcome)) => outcome,
+    };
+    if let Err(failure) = &outcome {
+        complaint::announcement_failed(&shared.surroundings.metrics, &from, failure);
+    }
+    outcome.ok()
+}
+
+/// The sender of a PROXY protocol header, as a field of the log.
+pub(super) fn via_field(via: Option<&Label>) -> Option<String> {
+    via.map(|via| via.address().to_string())
+}
+
 async fn shake_hands(shared: &Shared, stream: &mut Stream, deadline: Instant) -> Option<Established> {
     let Side::Server { tls: configs, .. } = &shared.side else {
         return None;
     };
     let metrics = &shared.surroundings.metrics;
-    let from = stream.peer().address().to_string();
     let started = Instant::now();
     let shaken = tokio::time::timeout_at(deadline, async {
         // A silent peer costs a socket and no more, and one that is silent while credentials are
@@ -214,8 +244,15 @@ async fn shake_hands(shared: &Shared, stream: &mut Stream, deadline: Instant) ->
         }
     };
     metrics.handshake_took(started.elapsed());
+    if let Ok(established) = &outcome {
+        metrics.handshake_done(if established.is_resumed {
+            HandshakeKind::Resumed
+        } else {
+            HandshakeKind::Full
+        });
+    }
     if let Err(failure) = &outcome {
-        complaint::handshake_failed(metrics, &from, failure);
+        complaint::handshake_failed(metrics, stream, failure);
     }
     if was_refused {
         unless_draining(shared, handshake::say_farewell(stream)).await;
@@ -242,8 +279,10 @@ impl Joined {
             event = "connection_opened",
             peer = %pipe.peer(),
             target = %pipe.target(),
+            via = via_field(pipe.via()),
             subject = pipe.subject(),
-            "opening pipe: {pipe} "
+            "opening pipe: {pipe} {}",
+            pipe.via().map(|via| format!("(via {via})")).unwrap_or_default()
         );
         let deadlines = Deadlines {
             close_timeout: shared.limits.close_timeout,
@@ -262,6 +301,7 @@ impl Joined {
             event = "connection_closed",
             peer = %pipe.peer(),
             target = %pipe.target(),
+            via = via_field(pipe.via()),
             subject = pipe.subject(),
             forwarded,
             returned,
@@ -303,6 +343,7 @@ impl Observer for Watcher<'_> {
             event = "copy_failed",
             peer = %self.pipe.peer(),
             target = %self.pipe.target(),
+            via = via_field(self.pipe.via()),
             error = text,
             "error during copy: {text}"
         );

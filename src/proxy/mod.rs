@@ -4,11 +4,15 @@
 //! [`Workers`] until the drain begins. `connection.rs` tells the life of one connection.
 
 mod accept;
+mod announcement;
+mod announcers;
 mod complaint;
 mod connection;
+mod crc32c;
 mod handshake;
 mod pipe;
 mod proxy_protocol;
+mod receive;
 mod relay;
 mod scratch;
 mod steps;
@@ -27,6 +31,8 @@ use crate::metrics::Registry;
 use crate::net::{Listener, Resolver, TargetAddr};
 use crate::tls::{ClientConfigs, ServerConfigs};
 
+pub use announcement::{Announcement, AnnouncementError, LONGEST, Progress, read_on};
+pub use announcers::{Announcers, AnnouncersError};
 pub use proxy_protocol::HeaderDetail;
 pub use worker::Workers;
 
@@ -55,6 +61,8 @@ pub enum Side {
         tls: Arc<ServerConfigs>,
         /// What the target is told of each peer in a PROXY protocol header, if anything.
         header: Option<HeaderDetail>,
+        /// Who tells in a PROXY protocol header whom it passes on. If anybody does, everybody must.
+        announcers: Option<Arc<Announcers>>,
     },
     /// Peers are local and plain, the target speaks TLS.
     Client(Arc<ClientConfigs>),

@@ -11,16 +11,24 @@ use crate::tls::PeerIdentity;
 pub(super) struct Pipe {
     left: Label,
     right: Label,
+    /// Who passed `left` on, if somebody did.
+    via: Option<Box<Label>>,
     certificate: Option<PeerIdentity>,
     tls_accepted: bool,
 }
 
 impl Pipe {
-    /// A TLS peer connected to a plain target.
-    pub(super) fn tls_accepted(left: Label, peer: Option<PeerIdentity>, right: Label) -> Self {
+    /// A TLS peer connected to a plain target, maybe passed on by somebody.
+    pub(super) fn tls_accepted(
+        left: Label,
+        via: Option<Label>,
+        peer: Option<PeerIdentity>,
+        right: Label,
+    ) -> Self {
         Self {
             left,
             right,
+            via: via.map(Box::new),
             certificate: peer,
             tls_accepted: true,
         }
@@ -31,6 +39,7 @@ impl Pipe {
         Self {
             left,
             right,
+            via: None,
             certificate: peer,
             tls_accepted: false,
         }
@@ -44,6 +53,11 @@ impl Pipe {
     /// The end that connected.
     pub(super) fn peer(&self) -> impl fmt::Display + '_ {
         self.left.address()
+    }
+
+    /// Who passed that end on, if somebody did.
+    pub(super) fn via(&self) -> Option<&Label> {
+        self.via.as_deref()
     }
 
     /// The end that was reached for it.

@@ -65,16 +65,16 @@ pub(super) fn header(detail: HeaderDetail, connection: &Introduced<'_>) -> Resul
     Ok(header)
 }
 
-const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
-const VERSION_2_PROXY: u8 = 0x21;
+pub(super) const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
+pub(super) const VERSION_2_PROXY: u8 = 0x21;
 
-const UNSPECIFIED: u8 = 0x00;
-const TCP_OVER_IPV4: u8 = 0x11;
-const TCP_OVER_IPV6: u8 = 0x21;
-const UNIX_STREAM: u8 = 0x31;
+pub(super) const UNSPECIFIED: u8 = 0x00;
+pub(super) const TCP_OVER_IPV4: u8 = 0x11;
+pub(super) const TCP_OVER_IPV6: u8 = 0x21;
+pub(super) const UNIX_STREAM: u8 = 0x31;
 
 /// The size of a path in the address of a UNIX socket, on every system.
-const UNIX_PATH: usize = 108;
+pub(super) const UNIX_PATH: usize = 108;
 
 fn addresses(source: &Label, destination: &Label) -> (u8, Vec<u8>) {
     let ports = |source: u16, destination: u16| [source.to_be_bytes(), destination.to_be_bytes()].concat();
@@ -120,7 +120,7 @@ const SSL_COMMON_NAME: u8 = 0x22;
 const SSL_CLIENT_CERTIFICATE: u8 = 0x28;
 
 const CLIENT_USES_TLS: u8 = 0x01;
-/// On this connection, and in this session: there is no resumption that would tell them apart.
+/// On this connection, and in this session: a resumed one counts as both, as in Ghostunnel 1.11.1.
 const CLIENT_SHOWED_CERTIFICATE: u8 = 0x02 | 0x04;
 /// Zero stands for a certificate that was verified; no other peer gets here.
 const VERIFIED: [u8; 4] = [0; 4];

@@ -10,6 +10,7 @@ mod health;
 mod routes;
 mod secure;
 mod server;
+mod target_status;
 #[cfg(test)]
 mod tests;
 
@@ -17,6 +18,7 @@ use crate::net::ListenAddr;
 
 pub use health::{CertificateView, HealthCheck, SandboxView, TunnelView};
 pub use server::{ConfigSource, Listen, Scheme, Sources, serve};
+pub use target_status::{Reach, ask};
 
 /// The status port as configured with `--status`.
 #[derive(Debug, Clone, PartialEq, Eq)]

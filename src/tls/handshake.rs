@@ -12,6 +12,8 @@ use rustls::{AlertDescription, Error, PeerIncompatible, ProtocolVersion};
 
 use super::alert;
 use super::evidence::Evidence;
+use super::hello::{Hello, Reading};
+use super::server::Undecided;
 use super::session::{Engine, Event, LONGEST_UNOPENED, Session};
 use super::verify::{PeerIdentity, Verdict};
 use crate::authorization::Admission;
@@ -28,9 +30,11 @@ pub struct Handshake {
     incoming: Vec<u8>,
     outgoing: Vec<u8>,
     first_record_seen: bool,
-    /// The name the client asks for, as it is in the hello; not looked for in one that is split
-    /// over records.
-    spelled_name: Option<String>,
+    /// Until the client's hello has been read, of which at least so many bytes are needed.
+    undecided: Option<Box<Undecided>>,
+    hello_needs: usize,
+    /// The hello, once it is there; empty where our reader could not read it.
+    hello: Hello,
     /// The peer has sent close_notify right behind its last message.
     peer_has_closed: bool,
 }
@@ -55,6 +59,8 @@ pub struct Established {
     pub admission: Admission,
     /// What was agreed on.
     pub facts: Facts,
+    /// Whether an earlier session goes on. Its peer was judged again all the same.
+    pub is_resumed: bool,
 }
 
 /// What a handshake agreed on, for a target that wants to know. Not needed by an open connection.
@@ -107,7 +113,9 @@ impl Handshake {
             incoming: Vec::new(),
             outgoing: Vec::new(),
             first_record_seen: false,
-            spelled_name: None,
+            undecided: None,
+            hello_needs: 0,
+            hello: Hello::default(),
             peer_has_closed: false,
         }
     }
@@ -115,6 +123,12 @@ impl Handshake {
     /// The same, with steps that may take long, so that no worker may run them.
     pub(super) fn which_may_block(self, may_block: bool) -> Self {
         Self { may_block, ..self }
+    }
+
+    /// The same, where the client's hello has a say in how to go on.
+    pub(super) fn undecided(self, undecided: Undecided) -> Self {
+        let undecided = Some(Box::new(undecided));
+        Self { undecided, ..self }
     }
 
     /// Whether the next step may take long. It is then to be run where nothing else waits for
@@ -138,6 +152,9 @@ impl Handshake {
     /// Goes as far as the bytes received so far allow.
     pub fn step(&mut self) -> Result<Progress, HandshakeError> {
         self.look_at_first_record()?;
+        if self.decide()? == Progress::NeedsBytes {
+            return Ok(Progress::NeedsBytes);
+        }
         let mut used = 0;
         let outcome = loop {
             let input = self.incoming.get_mut(used..).unwrap_or_default();
@@ -177,8 +194,13 @@ impl Handshake {
     /// Turns a handshake whose last step said [`Progress::Done`] into an established
     /// connection.
     pub fn finish(self) -> Result<Established, HandshakeError> {
+        let resumed = self.engine.resumed_leaf();
         let (peer, admission) = if self.verified {
-            let Some((peer, admission)) = self.verdict.take_admitted() else {
+            let admitted = match &resumed {
+                None => self.verdict.take_admitted(),
+                Some(leaf) => self.verdict.take_resumed(leaf),
+            };
+            let Some((peer, admission)) = admitted else {
                 return Err(HandshakeError::new(
                     HandshakeFailure::Internal,
                     "unauthorized: peer was not verified",
@@ -194,6 +216,7 @@ impl Handshake {
             peer,
             admission,
             facts,
+            is_resumed: resumed.is_some(),
         })
     }
 
@@ -204,7 +227,7 @@ impl Handshake {
                 Some(ProtocolVersion::TLSv1_3) => "TLS 1.3",
                 _ => "TLS 1.2",
             },
-            server_name: asked.map(|name| as_spelled(name, self.spelled_name.as_deref())),
+            server_name: asked.map(|name| as_spelled(name, self.hello.server_name.as_deref())),
             application_protocol: self.engine.application_protocol(),
         }
     }
@@ -222,29 +245,54 @@ impl Handshake {
                 "tls: first record does not look like a TLS handshake",
             ));
         }
-        let length = self.incoming.get(3..RECORD_HEADER).map_or(0, be_number);
-        if let Some(record) = self.incoming.get(..RECORD_HEADER + length) {
-            self.first_record_seen = true;
-            if matches!(self.engine, Engine::Server(_)) {
-                self.spelled_name = read_server_name(record);
-            }
-        }
+        self.first_record_seen = true;
         Ok(())
     }
 
+    /// Lets the client's hello decide on the configuration, before rustls has seen any of it.
+    fn decide(&mut self) -> Result<Progress, HandshakeError> {
+        let Some(undecided) = &self.undecided else {
+            return Ok(Progress::Done);
+        };
+        if self.incoming.len() < self.hello_needs {
+            return Ok(Progress::NeedsBytes);
+        }
+        match Hello::read(&self.incoming) {
+            Reading::Incomplete { at_least } => {
+                self.hello_needs = at_least;
+                return Ok(Progress::NeedsBytes);
+            }
+            Reading::Whole(hello) => {
+                if undecided.is_inappropriate_fallback(&hello) {
+                    self.outgoing = plain_alert(AlertDescription::InappropriateFallback).to_vec();
+                    return Err(HandshakeError::new(
+                        HandshakeFailure::Incompatible,
+                        "tls: client using inappropriate protocol fallback",
+                    ));
+                }
+                if let Some(engine) = undecided.engine_for(&hello, &self.verdict) {
+                    self.engine = engine;
+                }
+                self.hello = hello;
+            }
+            Reading::Unreadable => {}
+        }
+        self.undecided = None;
+        Ok(Progress::Done)
+    }
+
     fn failure(&mut self, error: &Error) -> HandshakeError {
-        // A hello that was refused is still there, whole, whatever records it came in.
-        let hello = HelloFacts::read(&self.incoming);
-        self.correct_alert(error, &hello);
+        self.correct_alert(error);
+        let hello = &self.hello;
         let (reason, text, evidence) = match self.verdict.take_outcome() {
             Some(Err(refusal)) => (refusal.reason, refusal.text, refusal.evidence),
             // Whoever was admitted has failed in something else: mostly, to prove that it is not a
             // stranger with a copy of the certificate.
             Some(Ok((peer, _))) => {
                 let evidence = Some(Box::new(Evidence::of(peer.leaf())));
-                (reason(error), describe(error, &hello), evidence)
+                (reason(error), describe(error, hello), evidence)
             }
-            None => (reason(error), describe(error, &hello), None),
+            None => (reason(error), describe(error, hello), None),
         };
         HandshakeError {
             evidence,
@@ -253,7 +301,7 @@ impl Handshake {
     }
 
     /// Exchanges alerts of rustls for those that fit. They are still plain where this happens.
-    fn correct_alert(&mut self, error: &Error, hello: &HelloFacts) {
+    fn correct_alert(&mut self, error: &Error) {
         let (from, to) = match error {
             // certificate_required exists since TLS 1.3 (RFC 8446, section 6.2).
             Error::NoCertificatesPresented
@@ -265,7 +313,7 @@ impl Handshake {
                 )
             }
             Error::PeerIncompatible(PeerIncompatible::SignatureAlgorithmsExtensionRequired)
-                if hello.is_too_old() =>
+                if self.hello.is_too_old() =>
             {
                 (
                     AlertDescription::HandshakeFailure,
@@ -274,9 +322,7 @@ impl Handshake {
             }
             _ => return,
         };
-        if self
-            .outgoing
-            .ends_with(&[RECORD_ALERT, 3, 3, 0, 2, 2, u8::from(from)])
+        if self.outgoing.ends_with(&plain_alert(from))
             && let Some(description) = self.outgoing.last_mut()
         {
             *description = u8::from(to);
@@ -284,7 +330,7 @@ impl Handshake {
     }
 }
 
-fn describe(error: &Error, hello: &HelloFacts) -> String {
+fn describe(error: &Error, hello: &Hello) -> String {
     match error {
         Error::NoCertificatesPresented => "tls: client didn't provide a certificate".to_owned(),
         Error::AlertReceived(AlertDescription::CloseNotify) => "EOF".to_owned(),
@@ -293,11 +339,11 @@ fn describe(error: &Error, hello: &HelloFacts) -> String {
             PeerIncompatible::Tls12NotOffered
             | PeerIncompatible::Tls12NotOfferedOrEnabled
             | PeerIncompatible::SupportedVersionsExtensionRequired,
-        ) => hello.unsupported_versions(),
+        ) => unsupported_versions(hello),
         Error::PeerIncompatible(PeerIncompatible::SignatureAlgorithmsExtensionRequired)
             if hello.is_too_old() =>
         {
-            hello.unsupported_versions()
+            unsupported_versions(hello)
         }
         Error::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13) => {
             "remote error: tls: protocol version not supported".to_owned()
@@ -340,80 +386,22 @@ fn reason(error: &Error) -> HandshakeFailure {
 }
 
 const RECORD_HEADER: usize = 5;
-const MESSAGE_HEADER: usize = 4;
 const RECORD_ALERT: u8 = 0x15;
 const RECORD_HANDSHAKE: u8 = 0x16;
 
-/// What a refusal's log line tells about the client's hello. Read with care but without
-/// trust: rustls does the parsing that counts.
-#[derive(Debug, Default)]
-struct HelloFacts {
-    legacy_version: u16,
-    suites: Vec<u16>,
+/// A fatal alert before there are keys.
+fn plain_alert(description: AlertDescription) -> [u8; 7] {
+    [RECORD_ALERT, 3, 3, 0, 2, 2, u8::from(description)]
 }
 
-impl HelloFacts {
-    /// Reads a ClientHello (RFC 8446, section 4.1.2) at the start of the first record; what is
-    /// missing or cut off stays empty.
-    fn read(record: &[u8]) -> Self {
-        const VERSION: usize = RECORD_HEADER + 4;
-        const SESSION_ID: usize = VERSION + 2 + 32;
-        let pair = |at: usize| Some(u16::from_be_bytes([*record.get(at)?, *record.get(at + 1)?]));
-        let suites = || {
-            let list = SESSION_ID + 1 + usize::from(*record.get(SESSION_ID)?);
-            let length = usize::from(pair(list)?);
-            Some(
-                (0..length / 2)
-                    .map_while(|index| pair(list + 2 + 2 * index))
-                    .collect(),
-            )
-        };
-        Self {
-            legacy_version: pair(VERSION).unwrap_or_default(),
-            suites: suites().unwrap_or_default(),
-        }
-    }
-
-    /// Whether this is a client of TLS 1.1 or older. rustls looks for the extensions of newer
-    /// versions first, and misses those.
-    fn is_too_old(&self) -> bool {
-        const TLS_1_2: u16 = 0x0303;
-        (1..TLS_1_2).contains(&self.legacy_version)
-    }
-
-    /// The refusal, with the versions such a client can speak, newest first.
-    fn unsupported_versions(&self) -> String {
-        const TLS_1_0: u16 = 0x0301;
-        let offered = TLS_1_0..=self.legacy_version.min(0x0302);
-        format!(
-            "tls: client offered only unsupported versions: {}",
-            hex_list(&offered.rev().collect::<Vec<_>>())
-        )
-    }
-}
-
-/// The host name of the server name extension (RFC 6066, section 3) in a record that holds a
-/// whole ClientHello; read without trust, like [`HelloFacts`].
-fn read_server_name(record: &[u8]) -> Option<String> {
-    const VERSION_AND_RANDOM: usize = 2 + 32;
-    const SERVER_NAME: usize = 0;
-    let mut hello = record.get(RECORD_HEADER + MESSAGE_HEADER + VERSION_AND_RANDOM..)?;
-    let [_session_id, _suites, _compression] = [
-        take_block(&mut hello, 1)?,
-        take_block(&mut hello, 2)?,
-        take_block(&mut hello, 1)?,
-    ];
-    let mut extensions = take_block(&mut hello, 2)?;
-    while !extensions.is_empty() {
-        let kind = be_number(extensions.split_off(..2)?);
-        let mut content = take_block(&mut extensions, 2)?;
-        if kind == SERVER_NAME {
-            let mut names = take_block(&mut content, 2)?;
-            let _host_name = names.split_off(..1).filter(|kind| *kind == [0])?;
-            return String::from_utf8(take_block(&mut names, 2)?.to_vec()).ok();
-        }
-    }
-    None
+/// The refusal of an old client, with the versions that it can speak, newest first.
+fn unsupported_versions(hello: &Hello) -> String {
+    const TLS_1_0: u16 = 0x0301;
+    let offered = TLS_1_0..=hello.legacy_version.min(0x0302);
+    format!(
+        "tls: client offered only unsupported versions: {}",
+        hex_list(&offered.rev().collect::<Vec<_>>())
+    )
 }
 
 /// The name that rustls has read, in lower case, with the spelling of the hello if that is known.
@@ -422,19 +410,6 @@ fn as_spelled(name: String, spelled: Option<&str>) -> String {
         Some(spelled) if spelled.eq_ignore_ascii_case(&name) => spelled.to_owned(),
         _ => name,
     }
-}
-
-/// Takes a vector with a length of this many bytes off the front (RFC 8446, section 3.4).
-fn take_block<'a>(input: &mut &'a [u8], length_size: usize) -> Option<&'a [u8]> {
-    let length = be_number(input.split_off(..length_size)?);
-    input.split_off(..length)
-}
-
-/// A big-endian number of at most four bytes.
-fn be_number(bytes: &[u8]) -> usize {
-    bytes
-        .iter()
-        .fold(0, |number, byte| (number << 8) | usize::from(*byte))
 }
 
 fn hex_list(numbers: &[u16]) -> String {

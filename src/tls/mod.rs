@@ -7,15 +7,19 @@
 //! not read or write sockets; `proxy` does.
 
 mod alert;
+mod choice;
 mod client;
 mod evidence;
 mod handshake;
+mod hello;
 mod options;
 mod outgoing;
+mod p521;
 mod server;
 mod session;
 #[cfg(test)]
 pub(crate) mod test_support;
+mod tickets;
 mod verify;
 
 use crate::authorization::Rules;

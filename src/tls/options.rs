@@ -9,6 +9,8 @@ use rustls::{
     ALL_VERSIONS, CipherSuite, NamedGroup, SignatureScheme, SupportedCipherSuite, SupportedProtocolVersion,
 };
 
+use super::p521::P521;
+
 /// What a tunnel, and the status port beside it, may speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
@@ -125,6 +127,7 @@ impl CipherGroups {
 pub(super) struct Protocol {
     pub(super) provider: Arc<CryptoProvider>,
     pub(super) versions: &'static [&'static SupportedProtocolVersion],
+    pub(super) newest: Newest,
 }
 
 impl Protocol {
@@ -134,6 +137,7 @@ impl Protocol {
             return Self {
                 provider: provider(),
                 versions: ALL_VERSIONS,
+                newest: options.newest,
             };
         }
         let mut provider = CryptoProvider::clone(&provider());
@@ -153,13 +157,14 @@ impl Protocol {
         Self {
             provider: Arc::new(provider),
             versions,
+            newest: options.newest,
         }
     }
 }
 
 /// TLS 1.2 with ECDHE and AEAD only, ECDSA before RSA and AES-128 before AES-256, then the
 /// three suites of TLS 1.3: the order of Ghostunnel 1.11.1, in the client's hello and for
-/// the server's choice alike.
+/// the server's choice alike. Where AES is slow, or a client prefers ChaCha20, that comes first.
 const CIPHER_SUITES: [SupportedCipherSuite; 9] = [
     cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
     cipher_suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
@@ -173,12 +178,36 @@ const CIPHER_SUITES: [SupportedCipherSuite; 9] = [
 ];
 
 /// The post-quantum hybrid first; rustls adds a key share for plain X25519 beside it.
-const KEY_EXCHANGE_GROUPS: [&dyn SupportedKxGroup; 4] = [
+const KEY_EXCHANGE_GROUPS: [&dyn SupportedKxGroup; 5] = [
     kx_group::X25519MLKEM768,
     kx_group::X25519,
     kx_group::SECP256R1,
     kx_group::SECP384R1,
+    &P521,
 ];
+
+pub(super) fn is_chacha(suite: u16) -> bool {
+    matches!(suite, 0x1303 | 0xcca8 | 0xcca9)
+}
+
+/// Puts ChaCha20 first in either version and leaves the order as it is otherwise.
+pub(super) fn prefer_chacha(suites: &mut [SupportedCipherSuite]) {
+    suites.sort_by_key(|suite| (suite.tls13().is_some(), !is_chacha(suite.suite().into())));
+}
+
+/// Whether the processor has instructions for AES-GCM. Without, ChaCha20 is faster.
+fn has_aes_instructions() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    let has = std::arch::is_x86_feature_detected!("aes")
+        && std::arch::is_x86_feature_detected!("pclmulqdq")
+        && std::arch::is_x86_feature_detected!("sse4.1");
+    #[cfg(target_arch = "aarch64")]
+    let has =
+        std::arch::is_aarch64_feature_detected!("aes") && std::arch::is_aarch64_feature_detected!("pmull");
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let has = false;
+    has
+}
 
 /// What a peer may sign a handshake with, in the order of Ghostunnel 1.11.1: peers with several
 /// keys choose by it. PKCS#1 is for TLS 1.2 only.
@@ -198,8 +227,12 @@ pub(super) const SIGNATURE_SCHEMES: [SignatureScheme; 10] = [
 /// The cryptography provider of the process, for whatever options do not concern.
 pub(super) fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
+        let mut cipher_suites = CIPHER_SUITES.to_vec();
+        if !has_aes_instructions() {
+            prefer_chacha(&mut cipher_suites);
+        }
         Arc::new(CryptoProvider {
-            cipher_suites: CIPHER_SUITES.to_vec(),
+            cipher_suites,
             kx_groups: KEY_EXCHANGE_GROUPS.to_vec(),
             ..rustls::crypto::aws_lc_rs::default_provider()
         })
@@ -276,11 +309,11 @@ mod tests {
         ];
         let some =
             |from: usize, to: usize| all[from..to].iter().chain(&all[6..]).copied().collect::<Vec<_>>();
-        assert_eq!(suites("AES,CHACHA", Newest::Tls13), (all.to_vec(), 4, 2));
-        assert_eq!(suites("CHACHA,AES", Newest::Tls13), (all.to_vec(), 4, 2));
-        assert_eq!(suites("AES", Newest::Tls13), (some(0, 4), 4, 2));
-        assert_eq!(suites("CHACHA", Newest::Tls13), (some(4, 6), 4, 2));
+        assert_eq!(suites("AES,CHACHA", Newest::Tls13), (all.to_vec(), 5, 2));
+        assert_eq!(suites("CHACHA,AES", Newest::Tls13), (all.to_vec(), 5, 2));
+        assert_eq!(suites("AES", Newest::Tls13), (some(0, 4), 5, 2));
+        assert_eq!(suites("CHACHA", Newest::Tls13), (some(4, 6), 5, 2));
         // Without the hybrid group, which TLS 1.2 does not have.
-        assert_eq!(suites("CHACHA", Newest::Tls12), (all[4..6].to_vec(), 3, 1));
+        assert_eq!(suites("CHACHA", Newest::Tls12), (all[4..6].to_vec(), 4, 1));
     }
 }

@@ -12,9 +12,13 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 
 use super::ClientAuth;
 use super::handshake::Handshake;
+use super::hello::Hello;
 use super::options::{Options, Protocol};
 use super::session::Engine;
+use super::tickets::TicketKeys;
 use super::verify::{ClientVerifier, Conditions, Verdict};
+#[cfg(test)]
+use crate::authorization::Rules;
 use crate::credentials::Credentials;
 
 /// The credentials hold no certificate with a key, so nothing can be served with them.
@@ -39,6 +43,8 @@ struct Parts {
     peers: Option<Peers>,
     /// Whether steps of a handshake may take long.
     may_block: bool,
+    /// Nobody resumes a session without.
+    ticket_keys: Option<TicketKeys>,
 }
 
 #[derive(Debug)]
@@ -70,19 +76,56 @@ impl ServerConfigs {
         Ok(())
     }
 
+    /// Other rules with the same keys for tickets, which no reload can bring about.
+    #[cfg(test)]
+    pub(super) fn with_rules(self, credentials: &Credentials, rules: Rules) -> Self {
+        let client_auth = ClientAuth::Required(rules);
+        let fresh = Parts::new(credentials, &client_auth).expect("they were good before");
+        let old = Arc::into_inner(self.parts.into_inner()).expect("no handshake is under way");
+        let parts = ArcSwap::from_pointee(Parts {
+            ticket_keys: old.ticket_keys,
+            ..fresh
+        });
+        Self {
+            client_auth,
+            parts,
+            ..self
+        }
+    }
+
     /// A handshake with a peer that has just connected, by the newest configuration.
     pub fn handshake(&self) -> Result<Handshake, rustls::Error> {
-        let parts = self.parts.load();
+        let parts = self.parts.load_full();
         let verdict = Arc::new(Verdict::default());
-        let config = parts.config(&verdict, &self.protocol)?;
-        let connection = UnbufferedServerConnection::new(Arc::new(config))?;
-        let asks_for_certificate = parts.peers.is_some();
-        Ok(Handshake::new(
-            Engine::Server(Box::new(connection)),
-            verdict,
-            asks_for_certificate,
-        )
-        .which_may_block(parts.may_block))
+        let engine = parts.engine(&verdict, &self.protocol)?;
+        let (asks_for_certificate, may_block) = (parts.peers.is_some(), parts.may_block);
+        let protocol = self.protocol.clone();
+        Ok(Handshake::new(engine, verdict, asks_for_certificate)
+            .which_may_block(may_block)
+            .undecided(Undecided { parts, protocol }))
+    }
+}
+
+/// What can still be decided for a connection until rustls sees the client's hello.
+#[derive(Debug)]
+pub(super) struct Undecided {
+    parts: Arc<Parts>,
+    protocol: Protocol,
+}
+
+impl Undecided {
+    /// Whether a client that could do better was made to try an older version.
+    pub(super) fn is_inappropriate_fallback(&self, hello: &Hello) -> bool {
+        self.protocol.is_inappropriate_fallback(hello)
+    }
+
+    /// The engine for this client, where the usual one would choose otherwise.
+    pub(super) fn engine_for(&self, hello: &Hello, verdict: &Arc<Verdict>) -> Option<Engine> {
+        let protocol = Protocol {
+            provider: self.protocol.provider_for(hello)?,
+            ..self.protocol.clone()
+        };
+        self.parts.engine(verdict, &protocol).ok()
     }
 }
 
@@ -109,6 +152,7 @@ impl Parts {
             resolver: Arc::new(SingleCertAndKey::from(identity.certified_key())),
             peers,
             may_block: identity.is_remote(),
+            ticket_keys: TicketKeys::generate(),
         })
     }
 
@@ -127,8 +171,26 @@ impl Parts {
             own: Arc::clone(&self.resolver),
             verdict: Arc::clone(verdict),
         }));
+        config.ignore_client_order = true;
         without_resumption(&mut config);
         Ok(config)
+    }
+
+    fn engine(&self, verdict: &Arc<Verdict>, protocol: &Protocol) -> Result<Engine, rustls::Error> {
+        let mut config = self.config(verdict, protocol)?;
+        self.enable_tickets(&mut config, verdict);
+        let connection = UnbufferedServerConnection::new(Arc::new(config))?;
+        Ok(Engine::Server(Box::new(connection)))
+    }
+
+    /// Gives the client one ticket for its next connection, as Ghostunnel 1.11.1 does, and takes
+    /// one of an earlier connection.
+    fn enable_tickets(&self, config: &mut ServerConfig, verdict: &Arc<Verdict>) {
+        if let Some(keys) = &self.ticket_keys {
+            let conditions = self.peers.as_ref().map(|peers| Arc::clone(&peers.conditions));
+            config.ticketer = keys.ticketer(conditions, Arc::clone(verdict));
+            config.send_tls13_tickets = 1;
+        }
     }
 }
 
@@ -158,11 +220,11 @@ impl ResolvesServerCert for Resolver {
 }
 
 /// rustls resumes sessions by default, and does not ask the verifier when it does: a peer
-/// that has been thrown out of the rules would stay in for the life of its ticket.
+/// that has been thrown out of the rules would stay in for the life of its session. Tickets of
+/// our own make up for that; sessions in memory don't.
 fn without_resumption(config: &mut ServerConfig) {
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
-    config.ignore_client_order = true;
 }
 
 /// The configuration of the TLS status port: the tunnel's own certificate, no client

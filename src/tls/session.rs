@@ -6,7 +6,7 @@ use std::fmt;
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
-use rustls::{Error, ProtocolVersion};
+use rustls::{Error, HandshakeKind, ProtocolVersion};
 
 use super::alert;
 
@@ -256,6 +256,16 @@ impl Engine {
             Self::Server(connection) => connection.protocol_version(),
             Self::Client(connection) => connection.protocol_version(),
         }
+    }
+
+    /// The peer's leaf certificate, empty without one, if the handshake has resumed a session.
+    pub(super) fn resumed_leaf(&self) -> Option<Vec<u8>> {
+        let (kind, chain) = match self {
+            Self::Server(connection) => (connection.handshake_kind(), connection.peer_certificates()),
+            Self::Client(connection) => (connection.handshake_kind(), connection.peer_certificates()),
+        };
+        let leaf = || chain.and_then(<[_]>::first).map(|leaf| leaf.to_vec());
+        (kind == Some(HandshakeKind::Resumed)).then(|| leaf().unwrap_or_default())
     }
 
     pub(super) fn application_protocol(&self) -> Option<Vec<u8>> {

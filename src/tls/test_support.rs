@@ -15,7 +15,7 @@ use super::{
     ServerConfigs, ServerName, Session, SessionError,
 };
 use crate::authorization::Rules;
-use crate::credentials::{Identity, OwnIdentity, Selection, Store, Trust};
+use crate::credentials::{Credentials, Identity, OwnIdentity, Password, Selection, Store, Trust};
 
 /// Credentials on disk, and configurations made of them.
 pub(crate) struct Scene {
@@ -27,11 +27,17 @@ impl Scene {
         Self { pki: Pki::new() }
     }
 
+    /// What a server tunnel has.
+    pub(crate) fn server_credentials(&self) -> Arc<Credentials> {
+        self.store(&self.pki.server_files).current()
+    }
+
     fn store(&self, files: &ghostunnel_testing::Files) -> Store {
         let selection = Selection {
             identity: Identity::Pair {
                 cert: files.certificate.clone(),
                 key: files.key.clone(),
+                password: Password::None,
             },
             trust: Trust::Bundle(self.pki.ca_file.clone()),
         };
@@ -39,13 +45,13 @@ impl Scene {
     }
 
     pub(crate) fn server_configs(&self, client_auth: ClientAuth) -> ServerConfigs {
-        let store = self.store(&self.pki.server_files);
-        ServerConfigs::new(&store.current(), client_auth, Options::default()).expect("there is a certificate")
+        let credentials = self.server_credentials();
+        ServerConfigs::new(&credentials, client_auth, Options::default()).expect("there is a certificate")
     }
 
     /// A server that admits every client of the authority, and whose signatures wait for `gate`.
     pub(crate) fn server_with_remote_key(&self, gate: &Arc<Gate>) -> ServerConfigs {
-        let credentials = self.store(&self.pki.server_files).current();
+        let credentials = self.server_credentials();
         let local = credentials.identity().expect("there is a certificate");
         let key = GatedKey {
             key: Arc::clone(local.signing_key()),

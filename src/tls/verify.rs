@@ -15,6 +15,7 @@ use rustls::{
 
 use super::evidence::Evidence;
 use super::options;
+use super::tickets::Proof;
 use crate::authorization::{self, Admission, Decision, Rules};
 use crate::metrics::HandshakeFailure;
 
@@ -26,10 +27,16 @@ pub type PeerIdentity = Arc<pki::Identity>;
 #[derive(Debug, Default)]
 pub(super) struct Verdict {
     outcome: Mutex<Option<Outcome>>,
+    /// Whoever the ticket belongs to that was opened. Means something only if rustls then went
+    /// on with that session.
+    resumed: Mutex<Option<Admitted>>,
+    /// What the next ticket will carry.
+    proof: Mutex<Option<Proof>>,
     server_name: Mutex<Option<String>>,
 }
 
-pub(super) type Outcome = Result<(PeerIdentity, Admission), Refusal>;
+type Admitted = (PeerIdentity, Admission);
+pub(super) type Outcome = Result<Admitted, Refusal>;
 
 /// Why the verifier refused a peer.
 #[derive(Debug)]
@@ -44,8 +51,23 @@ pub(super) struct Refusal {
 
 impl Verdict {
     /// Takes the peer, if the verifier was asked and admitted it.
-    pub(super) fn take_admitted(&self) -> Option<(PeerIdentity, Admission)> {
+    pub(super) fn take_admitted(&self) -> Option<Admitted> {
         self.take_outcome()?.ok()
+    }
+
+    /// Takes the owner of the session that was resumed, whose leaf must be this one.
+    pub(super) fn take_resumed(&self, leaf: &[u8]) -> Option<Admitted> {
+        let resumed = lock(&self.resumed).take();
+        resumed.filter(|(peer, _)| peer.leaf().der() == leaf)
+    }
+
+    pub(super) fn record_resumed(&self, admitted: Admitted, proof: Proof) {
+        *lock(&self.resumed) = Some(admitted);
+        *lock(&self.proof) = Some(proof);
+    }
+
+    pub(super) fn proof(&self) -> Option<Proof> {
+        lock(&self.proof).clone()
     }
 
     /// Takes the reason for which the verifier refused the peer.
@@ -70,6 +92,16 @@ impl Verdict {
     fn record(&self, outcome: Outcome) {
         *lock(&self.outcome) = Some(outcome);
     }
+
+    fn record_proof(&self, leaf: &CertificateDer<'_>, others: &[CertificateDer<'_>], now: UnixTime) {
+        let chain = std::iter::once(leaf).chain(others);
+        *lock(&self.proof) = Some(Proof {
+            chain: chain
+                .map(|certificate| certificate.clone().into_owned())
+                .collect(),
+            given_at: now,
+        });
+    }
 }
 
 fn lock<T>(slot: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -92,18 +124,20 @@ const LARGEST_CHAIN: usize = 0xffff;
 
 /// Why a chain was refused, with the error that makes rustls send the alert that Ghostunnel
 /// 1.11.1 sends.
-struct Refused {
+pub(super) struct Refused {
     refusal: Refusal,
     alert: CertificateError,
 }
 
 impl Conditions {
-    fn judge(
+    /// Whether whoever owns this chain may enter at this moment: the one answer for full and
+    /// resumed handshakes.
+    pub(super) fn judge(
         &self,
         leaf: &CertificateDer<'_>,
         others: &[CertificateDer<'_>],
         now: UnixTime,
-    ) -> Result<(PeerIdentity, Admission), Refused> {
+    ) -> Result<Admitted, Refused> {
         let presented = std::iter::once(leaf)
             .chain(others)
             .map(|der| pki::Certificate::parse(der))
@@ -263,6 +297,7 @@ impl ClientCertVerifier for ClientVerifier {
         match self.conditions.judge(end_entity, intermediates, now) {
             Ok(admitted) => {
                 self.verdict.record(Ok(admitted));
+                self.verdict.record_proof(end_entity, intermediates, now);
                 Ok(ClientCertVerified::assertion())
             }
             Err(refused) => {

@@ -688,8 +688,8 @@ mod hello {
         assert_eq!(hello.key_shares(), [X25519_MLKEM768, X25519]);
         let groups = hello.groups();
         assert_eq!(
-            groups[..4],
-            [X25519_MLKEM768, X25519, 0x0017, 0x0018],
+            groups,
+            [X25519_MLKEM768, X25519, 0x0017, 0x0018, 0x0019],
             "{groups:x?}"
         );
     }

@@ -414,6 +414,25 @@ fn a_handshake_that_a_shutdown_cuts_is_told_as_such() {
     assert!(line.ends_with(": context canceled [reason=canceled]"), "{line}");
 }
 
+#[test]
+fn a_bad_announcement_is_told_as_such() {
+    let case = Case {
+        flags: &["--allow-all", "--proxy-protocol-accept=127.0.0.0/8"],
+        ..*find(CLIENTS, "not-tls")
+    };
+    for more in [&[][..], &["--log-format=json"]] {
+        let tunnel = Refusing::start(Mode::Server, &case, more);
+        let line = tunnel
+            .process
+            .wait_for_line("error on PROXY protocol header from 127.0.0.1:");
+        match more.is_empty() {
+            true => assert!(line.ends_with(" [reason=proxy-header]"), "{line}"),
+            false => assert!(line.contains("\"reason\":\"proxy-header\""), "{line}"),
+        }
+        eventually("the refusal is counted", || tunnel.count("proxy-header") == 1);
+    }
+}
+
 /// What nobody can provoke from outside, or needs more than this build has.
 const UNPROVOKED: [&str; 3] = ["internal-error", "policy-denied", "policy-error"];
 
@@ -425,7 +444,10 @@ fn every_reason_of_the_page_is_provoked() {
     let rows = table.lines().filter_map(|line| line.strip_prefix("| `"));
     let listed: BTreeSet<_> = rows.filter_map(|row| row.split('`').next()).collect();
     let cases = CLIENTS.iter().chain(SERVERS).map(|case| case.reason);
-    let provoked: BTreeSet<_> = cases.chain(UNPROVOKED).chain(["canceled"]).collect();
+    let provoked: BTreeSet<_> = cases
+        .chain(UNPROVOKED)
+        .chain(["canceled", "proxy-header"])
+        .collect();
     assert_eq!(listed, provoked);
 }
 

@@ -266,27 +266,6 @@ mod admission {
         assert!(report.stdout.contains("New, TLSv1.3, "), "{report:?}");
     }
 
-    #[test]
-    fn sessions_are_not_resumed() {
-        let served = Served::start(Pki::new(), &["--allow-cn=client"]);
-        for version in Version::BOTH {
-            let client = served
-                .client()
-                .identity(&served.pki.client)
-                .version(version)
-                .resuming();
-            for attempt in ["first", "second", "third"] {
-                let peer = served.greet(&client).expect("admitted");
-                assert!(!peer.facts().is_resumed, "{version:?}, {attempt} connection");
-            }
-            let Some(messages) = served.messages(version) else {
-                return;
-            };
-            assert!(messages.contains("Finished"), "{messages}");
-            assert!(!messages.contains("NewSessionTicket"), "{version:?}: {messages}");
-        }
-    }
-
     /// A peer that has the certificate but not the key is nobody.
     #[test]
     fn certificate_without_its_key_is_refused() {
@@ -638,7 +617,7 @@ mod suites {
         let own = pki.authority.issue(&Pki::server_request().key(KeyKind::Rsa2048));
         pki.server_files = own.write_to(pki.dir(), "own");
         let served = Served::start(pki, &["--allow-cn=client"]);
-        for group in ["X25519", "P-256", "P-384"] {
+        for group in ["X25519", "P-256", "P-384", "P-521"] {
             for version in Version::BOTH {
                 let Some(suite) = served.chosen_suite(&[option(version), "-groups", group]) else {
                     return;

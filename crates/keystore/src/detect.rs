@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::pkcs12;
+
 /// The formats of keystore files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
@@ -42,9 +44,11 @@ impl Format {
     }
 
     /// The format of a file that begins with these bytes. A guess where DER and PKCS#12 are
-    /// concerned: both are a SEQUENCE, told apart by its length, as Ghostunnel 1.11.1 does.
+    /// concerned: both are a SEQUENCE, told apart by its length, as Ghostunnel 1.11.1 does. But
+    /// what begins as PKCS#12 must is taken for it, whatever its length.
     pub fn from_first_bytes(bytes: &[u8]) -> Result<Self, DetectError> {
         match bytes {
+            bytes if pkcs12::is_likely(bytes) => Ok(Self::Pkcs12),
             [0xce, 0xce, 0xce, 0xce, ..] | [0xfe, 0xed, 0xfe, 0xed, ..] => Ok(Self::Jceks),
             // `CONN` begins "CONNECTED", the first line of what `openssl s_client` prints.
             [b'-', b'-', b'-', b'-', ..] | [b'C', b'O', b'N', b'N', ..] => Ok(Self::Pem),
@@ -105,6 +109,8 @@ mod tests {
             (b"CONNECTED", Ok(Format::Pem)),
             (&[0x30, 0x82, 0x03, 0xff], Ok(Format::Der)),
             (&[0x30, 0x82, 0x04, 0x00], Ok(Format::Pkcs12)),
+            (&[0x30, 0x82, 0x03, 0xff, 2, 1, 3, 0x30], Ok(Format::Pkcs12)),
+            (&[0x30, 0x80, 2, 1, 3, 0x30], Ok(Format::Pkcs12)),
             (b"Bag Attributes", Err(DetectError::Unknown)),
             (&[0x30, 0x81, 0x03, 0xff], Err(DetectError::Unknown)),
             (b"", Err(DetectError::TooShort)),

@@ -5,6 +5,7 @@ use std::fmt;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use zeroize::Zeroizing;
 
+use crate::encryption::{Budget, EncryptionError, Password, decrypt_private_key};
 use crate::pem::Block;
 
 /// A certificate chain and the private key that goes with its leaf, as found: nobody has
@@ -14,6 +15,7 @@ use crate::pem::Block;
 pub struct Entry {
     chain: Vec<CertificateDer<'static>>,
     key: Block,
+    is_leaf_first: bool,
 }
 
 /// Why blocks do not make an entry.
@@ -49,12 +51,24 @@ pub enum EntryError {
         /// The labels of the blocks that are there.
         skipped: Vec<String>,
     },
-    /// The key needs a passphrase.
+    /// The key is encrypted in the old way, with a header. That is a single round of MD5.
     #[error(
-        "tls: failed to parse private key; it is encrypted: write a copy without passphrase, \
-         for example with openssl pkey"
+        "tls: failed to parse private key; it is encrypted in the old way (Proc-Type: 4,ENCRYPTED): convert it, \
+         for example with openssl pkcs8 -topk8"
     )]
-    EncryptedKey,
+    OldEncryption,
+    /// The key is encrypted, and no password was given.
+    #[error(
+        "tls: failed to parse private key; it is encrypted: give its password with --storepass or \
+         --storepass-file"
+    )]
+    PasswordMissing,
+    /// The key is encrypted with another password.
+    #[error("tls: failed to parse private key; it is encrypted, and not with the password of --storepass")]
+    WrongPassword,
+    /// The key is encrypted in a way that can't be undone here.
+    #[error("tls: failed to parse private key; it is encrypted, but {0}")]
+    Encryption(#[source] EncryptionError),
     /// The key has none of the known encodings.
     #[error("tls: failed to parse private key")]
     UnknownKeyEncoding,
@@ -81,7 +95,28 @@ impl Entry {
         Ok(Self {
             chain: certificates.map(Block::into_certificate).collect(),
             key,
+            is_leaf_first: true,
         })
+    }
+
+    /// The same for formats that do not promise that the leaf comes first.
+    pub fn in_any_order(blocks: Vec<Block>) -> Result<Self, EntryError> {
+        Ok(Self {
+            is_leaf_first: false,
+            ..Self::from_blocks(blocks)?
+        })
+    }
+
+    /// Puts the first certificate that `is_leaf` likes in front, if any order will do and the
+    /// one in front is not liked.
+    pub fn find_leaf(&mut self, is_leaf: impl Fn(&CertificateDer<'static>) -> bool) {
+        if self.is_leaf_first {
+            return;
+        }
+        if let Some(position) = self.chain.iter().position(is_leaf) {
+            let leaf = self.chain.remove(position);
+            self.chain.insert(0, leaf);
+        }
     }
 
     /// The certificates in the order in which they were found. There is at least one: the
@@ -96,19 +131,37 @@ impl Entry {
     }
 
     /// The private key, in one of the encodings PKCS#1, PKCS#8 and SEC1. The contents tell
-    /// which, not the label: tools have mixed these up for as long as they exist.
+    /// which, not the label: tools have mixed these up for as long as they exist. An empty
+    /// password counts as none.
     ///
     /// Apart from [`Entry::from_blocks`], because a leaf that does not parse is reported
     /// before a key that does not.
-    pub fn private_key(&self) -> Result<Zeroizing<PrivateKeyDer<'static>>, EntryError> {
-        if self.key.is_encrypted() {
-            return Err(EntryError::EncryptedKey);
-        }
+    pub fn private_key(&self, password: &str) -> Result<Zeroizing<PrivateKeyDer<'static>>, EntryError> {
+        let decrypted;
+        let contents = if self.key.is_encrypted_pkcs8() {
+            decrypted = decrypt(self.key.contents(), password)?;
+            &decrypted
+        } else if self.key.is_encrypted() {
+            return Err(EntryError::OldEncryption);
+        } else {
+            self.key.contents()
+        };
         // Dropping a `PrivateKeyDer` does not wipe it, and converting a vector that turns out
         // to be no key drops the vector: so look first, then copy into a wiped place.
-        let key = PrivateKeyDer::try_from(self.key.contents()).map_err(|_| EntryError::UnknownKeyEncoding)?;
+        let key = PrivateKeyDer::try_from(contents).map_err(|_| EntryError::UnknownKeyEncoding)?;
         Ok(Zeroizing::new(key.clone_key()))
     }
+}
+
+fn decrypt(contents: &[u8], password: &str) -> Result<Zeroizing<Vec<u8>>, EntryError> {
+    if password.is_empty() {
+        return Err(EntryError::PasswordMissing);
+    }
+    let password = Password::text_only(password);
+    decrypt_private_key(contents, &password, &mut Budget::new()).map_err(|error| match error {
+        EncryptionError::WrongPassword => EntryError::WrongPassword,
+        error => EntryError::Encryption(error),
+    })
 }
 
 impl fmt::Debug for Entry {
@@ -222,23 +275,55 @@ mod tests {
         let mislabelled = key.serialize_pem().replace("PRIVATE KEY", "RSA PRIVATE KEY");
         let text = pem(&["CERTIFICATE"]) + &mislabelled;
         let entry = Entry::from_blocks(blocks(text.as_bytes())).expect("certificate and key");
-        let read = entry.private_key().expect("PKCS#8");
+        let read = entry.private_key("").expect("PKCS#8");
         assert!(matches!(*read, PrivateKeyDer::Pkcs8(_)));
         assert_eq!(read.secret_der(), key.serialize_der());
     }
 
     #[test]
     fn unreadable_keys_keep_the_phrase_that_tools_look_for() {
+        let header = pem(&["CERTIFICATE", "RSA PRIVATE KEY"]).replace(
+            "RSA PRIVATE KEY-----\nBBBB",
+            "RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\nBBBB",
+        );
+        let old = Entry::from_blocks(blocks(header.as_bytes())).expect("both there");
         let encrypted = entry(&["CERTIFICATE", "ENCRYPTED PRIVATE KEY"]).expect("both there");
         let noise = entry(&["CERTIFICATE", "PRIVATE KEY"]).expect("both there");
-        assert_eq!(encrypted.private_key(), Err(EntryError::EncryptedKey));
-        assert_eq!(noise.private_key(), Err(EntryError::UnknownKeyEncoding));
-        for error in [EntryError::EncryptedKey, EntryError::UnknownKeyEncoding] {
+        for (entry, password, expected) in [
+            (&old, "secret", EntryError::OldEncryption),
+            (&encrypted, "", EntryError::PasswordMissing),
+            (
+                &encrypted,
+                "secret",
+                EntryError::Encryption(EncryptionError::Malformed),
+            ),
+            (&noise, "", EntryError::UnknownKeyEncoding),
+        ] {
+            let error = entry.private_key(password).expect_err("no key");
+            assert_eq!(error, expected);
             assert!(
                 error.to_string().starts_with("tls: failed to parse private key"),
                 "{error}"
             );
         }
+    }
+
+    #[test]
+    fn leaf_is_looked_for_where_any_order_will_do() {
+        let found = || blocks(pem(&["CERTIFICATE", "CERTIFICATE", "PRIVATE KEY", "CERTIFICATE"]).as_bytes());
+        let after = |mut entry: Entry, leaf: u8| {
+            entry.find_leaf(|certificate| certificate.first() == Some(&leaf));
+            entry
+                .chain()
+                .iter()
+                .map(|certificate| certificate[0])
+                .collect::<Vec<_>>()
+        };
+        let ordered = || Entry::from_blocks(found()).expect("both there");
+        let unordered = || Entry::in_any_order(found()).expect("both there");
+        assert_eq!(after(ordered(), 12), [0, 4, 12]);
+        assert_eq!(after(unordered(), 12), [12, 0, 4]);
+        assert_eq!(after(unordered(), 99), [0, 4, 12]);
     }
 
     #[test]
@@ -254,7 +339,7 @@ mod tests {
             let mut text = pem(&labels).into_bytes();
             text.extend(contents);
             if let Ok(entry) = Entry::from_blocks(blocks(&text)) {
-                let _ = entry.private_key();
+                let _ = entry.private_key("");
             }
         }
     }

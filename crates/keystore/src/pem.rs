@@ -72,6 +72,24 @@ pub fn trust_anchors(text: &[u8]) -> Vec<CertificateDer<'static>> {
 }
 
 impl Block {
+    /// A certificate out of another format, as if it had been PEM.
+    pub(crate) fn certificate(der: &[u8]) -> Self {
+        Self {
+            label: CERTIFICATE.to_vec(),
+            headers: Headers::default(),
+            contents: Zeroizing::new(der.to_vec()),
+        }
+    }
+
+    /// A key out of another format, as if it had been PEM.
+    pub(crate) fn private_key(contents: Zeroizing<Vec<u8>>) -> Self {
+        Self {
+            label: b"PRIVATE KEY".to_vec(),
+            headers: Headers::default(),
+            contents,
+        }
+    }
+
     /// What the block says it holds, for people: unprintable characters are escaped.
     pub fn label(&self) -> String {
         String::from_utf8_lossy(&self.label).escape_debug().to_string()
@@ -91,6 +109,11 @@ impl Block {
     /// section 11), the older encodings by a header (RFC 1421, section 4.6.1.1).
     pub fn is_encrypted(&self) -> bool {
         self.headers.encrypted || self.label == b"ENCRYPTED PRIVATE KEY"
+    }
+
+    /// Whether the contents are an encrypted PKCS#8 key.
+    pub(crate) fn is_encrypted_pkcs8(&self) -> bool {
+        !self.headers.encrypted && self.label == b"ENCRYPTED PRIVATE KEY"
     }
 
     /// Whether header lines stood before the contents.

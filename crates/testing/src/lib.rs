@@ -40,5 +40,5 @@ pub use tls::{ClientCertificates, TlsClient, TlsFacts, TlsPeer, TlsReceiver, Tls
 
 /// Signals a test may send, so that it needs no crate of its own for their names.
 pub use rustix::process::Signal;
-/// The alerts a [`TlsPeer`] may receive.
-pub use rustls::AlertDescription;
+/// The alerts a [`TlsPeer`] may receive, and key exchange groups for [`TlsClient::groups`].
+pub use rustls::{AlertDescription, NamedGroup};

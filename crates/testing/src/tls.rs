@@ -9,8 +9,8 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
-    ClientConfig, ClientConnection, Connection, HandshakeKind, ProtocolVersion, RootCertStore, ServerConfig,
-    ServerConnection, SupportedProtocolVersion,
+    ClientConfig, ClientConnection, Connection, HandshakeKind, NamedGroup, ProtocolVersion, RootCertStore,
+    ServerConfig, ServerConnection, SupportedProtocolVersion,
 };
 
 use crate::ca::{Authority, Issued};
@@ -50,6 +50,7 @@ pub struct TlsClient {
     identity: Option<Issued>,
     server_name: String,
     versions: Versions,
+    provider: CryptoProvider,
     resumes: bool,
     /// Built at the first connection and kept, because sessions to resume live in it.
     config: OnceLock<Arc<ClientConfig>>,
@@ -63,6 +64,7 @@ impl TlsClient {
             identity: None,
             server_name: "localhost".to_owned(),
             versions: BOTH_VERSIONS,
+            provider: aws_lc_rs::default_provider(),
             resumes: false,
             config: OnceLock::new(),
         }
@@ -86,6 +88,18 @@ impl TlsClient {
     #[must_use]
     pub fn version(mut self, version: Version) -> Self {
         self.versions = version.only();
+        self
+    }
+
+    /// Lists these key exchange groups only, and sends a share for the first.
+    #[must_use]
+    pub fn groups(mut self, groups: &[NamedGroup]) -> Self {
+        let known = aws_lc_rs::ALL_KX_GROUPS;
+        let named = |name: &NamedGroup| known.iter().find(|group| group.name() == *name);
+        self.provider.kx_groups = groups
+            .iter()
+            .map(|name| *named(name).expect("a group of the library"))
+            .collect();
         self
     }
 
@@ -119,7 +133,7 @@ impl TlsClient {
     }
 
     fn build(&self) -> ClientConfig {
-        let builder = ClientConfig::builder_with_provider(provider())
+        let builder = ClientConfig::builder_with_provider(Arc::new(self.provider.clone()))
             .with_protocol_versions(self.versions)
             .expect("the provider serves both versions")
             .with_root_certificates(Arc::clone(&self.roots));
@@ -244,6 +258,10 @@ pub struct TlsFacts {
     pub peer_certificates: Vec<CertificateDer<'static>>,
     /// Whether an earlier session was resumed.
     pub is_resumed: bool,
+    /// The key exchange group; `None` for a session of TLS 1.2 that was resumed.
+    pub group: Option<NamedGroup>,
+    /// Whether the server asked for another hello.
+    pub is_retried: bool,
 }
 
 /// One end of an established TLS stream. Dropping it closes the connection without
@@ -280,6 +298,11 @@ impl TlsPeer {
             server_name,
             peer_certificates: self.session.peer_certificates().unwrap_or_default().to_vec(),
             is_resumed: self.session.handshake_kind() == Some(HandshakeKind::Resumed),
+            group: self
+                .session
+                .negotiated_key_exchange_group()
+                .map(|group| group.name()),
+            is_retried: self.session.handshake_kind() == Some(HandshakeKind::FullWithHelloRetryRequest),
         }
     }
 

@@ -6,7 +6,7 @@ use super::{given, unbuilt};
 use crate::cli::ModeWord;
 use crate::cli::errors::{ConfigError, FromEnvironment};
 use crate::cli::flags::Args;
-use crate::credentials::{Identity, Selection, Trust};
+use crate::credentials::{Identity, Password, Selection, Trust};
 
 /// The one source that was asked for.
 pub(super) enum Source {
@@ -33,6 +33,9 @@ const VARIABLES: [&str; 5] = [
     "SPIFFE_ENDPOINT_SOCKET",
     "PKCS11_MODULE",
 ];
+
+/// Variables that give a password.
+const PASSWORD_VARIABLES: [&str; 2] = ["KEYSTORE_PASS", "KEYSTORE_PASS_FILE"];
 
 /// Picks the source. Half a pair counts as none, so that it is named as such only beside
 /// another source.
@@ -87,8 +90,12 @@ fn shows_none(mode: ModeWord, args: &Args) -> bool {
 
 /// Those of the variables of sources that were heeded.
 pub(super) fn variables(args: &Args) -> FromEnvironment {
+    heeded(&VARIABLES, args)
+}
+
+fn heeded(variables: &[&str], args: &Args) -> FromEnvironment {
     let heeded = args.variables.iter().copied();
-    FromEnvironment(heeded.filter(|name| VARIABLES.contains(name)).collect())
+    FromEnvironment(heeded.filter(|name| variables.contains(name)).collect())
 }
 
 /// What a certificate by ACME needs beside its name.
@@ -104,10 +111,14 @@ pub(super) fn check_acme(args: &Args) -> Result<(), ConfigError> {
 /// refuses sources that are not built yet.
 pub(super) fn selection(source: Source, args: &Args) -> Result<Selection, ConfigError> {
     let identity = match source {
-        Source::Pair { cert, key } => Identity::Pair { cert, key },
+        Source::Pair { cert, key } => Identity::Pair {
+            cert,
+            key,
+            password: password(args)?,
+        },
         Source::Keystore(path) => Identity::Keystore {
             path,
-            password: given(&args.storepass).map(owned),
+            password: password(args)?,
         },
         Source::None => Identity::None,
         Source::WorkloadApi => return Err(unbuilt::flag("use-workload-api", args)),
@@ -118,7 +129,28 @@ pub(super) fn selection(source: Source, args: &Args) -> Result<Selection, Config
     Ok(Selection { identity, trust })
 }
 
-/// A copy, in whatever type guards it.
-fn owned<T: From<String>>(text: &str) -> T {
-    text.to_owned().into()
+/// One password at most. The file may be one that the service manager hands over.
+fn password(args: &Args) -> Result<Password, ConfigError> {
+    const CREDENTIAL: &str = "credential:";
+    match (given(&args.storepass), given(&args.storepass_file)) {
+        (None, None) => Ok(Password::None),
+        (Some(password), None) => Ok(Password::Given(password.to_owned().into())),
+        (None, Some(path)) => Ok(Password::File(match path.strip_prefix(CREDENTIAL) {
+            Some(name) => credential(name, args)?,
+            None => path.into(),
+        })),
+        (Some(_), Some(_)) => Err(ConfigError::SeveralPasswords(heeded(&PASSWORD_VARIABLES, args))),
+    }
+}
+
+/// Where systemd puts a credential of this name (systemd.exec(5), "Credentials").
+fn credential(name: &str, args: &Args) -> Result<PathBuf, ConfigError> {
+    let directory = args.credentials_directory.as_ref();
+    let directory = directory.ok_or(ConfigError::NoCredentialsDirectory)?;
+    if name.is_empty() || name.contains('/') || [".", ".."].contains(&name) {
+        return Err(ConfigError::CredentialName {
+            name: name.to_owned(),
+        });
+    }
+    Ok(directory.join(name))
 }

@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use super::super::{Command, parse};
 use super::*;
 use crate::authorization::{Rules, UriPattern};
-use crate::credentials::{Identity, Trust};
+use crate::credentials::{Identity, Password, Trust};
 
 fn parse_words(words: &str) -> Result<Command, String> {
     let words = ["ghostunnel"]
@@ -102,18 +102,80 @@ fn a_client_has_exactly_one_source_of_credentials_or_wants_none() {
 }
 
 #[test]
+fn passwords_come_from_one_place() {
+    let parse_in = |words: &str, directory: Option<&str>| {
+        let argv = format!("ghostunnel {CLIENT} {words}");
+        let argv: Vec<OsString> = argv.split(' ').map(OsString::from).collect();
+        let variable = |name: &str| {
+            directory
+                .filter(|_| name == "CREDENTIALS_DIRECTORY")
+                .map(OsString::from)
+        };
+        match parse(&argv, &variable) {
+            Ok(Command::Run(run)) => run.config.map_err(|error| error.to_string()),
+            other => panic!("{words}: {other:?}"),
+        }
+    };
+    let file = |words: &str, directory| -> Result<String, String> {
+        let config = parse_in(words, directory)?;
+        match &config.tunnels[0].credentials.identity {
+            Identity::Keystore {
+                password: Password::File(path),
+                ..
+            }
+            | Identity::Pair {
+                password: Password::File(path),
+                ..
+            } => Ok(path.display().to_string()),
+            other => panic!("{words}: {other:?}"),
+        }
+    };
+    let ok = |path: &str| Ok(path.to_owned());
+    assert_eq!(file("--keystore=s --storepass-file=dir/p", None), ok("dir/p"));
+    assert_eq!(file("--cert=c --key=k --storepass-file=/p", None), ok("/p"));
+    let with = |name: &str, directory| {
+        file(
+            &format!("--keystore=s --storepass-file=credential:{name}"),
+            directory,
+        )
+    };
+    assert_eq!(
+        with("pass", Some("/run/credentials/unit")),
+        ok("/run/credentials/unit/pass")
+    );
+    let failure = with("pass", None).expect_err("nobody hands over credentials");
+    assert!(
+        failure.starts_with("--storepass-file=credential: needs $CREDENTIALS_DIRECTORY"),
+        "{failure}"
+    );
+    for name in ["", "..", ".", "a/b", "../pass"] {
+        let failure = with(name, Some("/run")).expect_err("no name");
+        assert!(
+            failure.starts_with(&format!("--storepass-file=credential:{name}: ")),
+            "{failure}"
+        );
+    }
+    assert_eq!(
+        file("--keystore=s --storepass=p --storepass-file=f", None),
+        Err("--storepass and --storepass-file are mutually exclusive".to_owned())
+    );
+    // Where nobody needs a password, none is looked for.
+    parse_in("--disable-authentication --storepass-file=credential:x", None).expect("unused");
+}
+
+#[test]
 fn credentials_are_taken_as_given() {
     let credentials = |words: &str| tunnel(&format!("{CLIENT} {words}")).credentials.clone();
     let pair = credentials("--cert=c --key=k --storepass=unused --cacert=ca");
     assert!(
-        matches!(pair.identity, Identity::Pair { cert, key } if cert.as_os_str() == "c" && key.as_os_str() == "k")
+        matches!(pair.identity, Identity::Pair { cert, key, .. } if cert.as_os_str() == "c" && key.as_os_str() == "k")
     );
     assert!(matches!(pair.trust, Trust::Bundle(path) if path.as_os_str() == "ca"));
     let keystore = credentials("--keystore=s --storepass=p");
     assert!(matches!(
         keystore.identity,
         Identity::Keystore {
-            password: Some(_),
+            password: Password::Given(_),
             ..
         }
     ));
@@ -121,7 +183,10 @@ fn credentials_are_taken_as_given() {
     let keystore = credentials("--keystore=s --storepass= --cacert=");
     assert!(matches!(
         keystore.identity,
-        Identity::Keystore { password: None, .. }
+        Identity::Keystore {
+            password: Password::None,
+            ..
+        }
     ));
     assert!(matches!(keystore.trust, Trust::System));
     assert!(matches!(
@@ -189,6 +254,56 @@ fn access_rules_become_rules() {
     assert_eq!(
         rules.uris.iter().map(UriPattern::text).collect::<Vec<_>>(),
         ["x://*", "y://**"]
+    );
+}
+
+#[test]
+fn senders_of_headers_are_those_who_can_connect() {
+    let announcers = |words: &str| match &tunnel(&format!("server --target=localhost:2 {words}")).mode {
+        Mode::Server { announcers, .. } => announcers.clone(),
+        Mode::Client { .. } => panic!("{words}: a client"),
+    };
+    let rest = "--keystore=s --allow-all";
+    assert_eq!(announcers(&format!("--listen=localhost:1 {rest}")), None);
+    for (words, tcp, unix) in [
+        (
+            "--listen=localhost:1 --proxy-protocol-accept=10.0.0.1",
+            true,
+            false,
+        ),
+        ("--listen=unix:/s --proxy-protocol-accept=unix", false, true),
+        ("--listen=systemd:s --proxy-protocol-accept=unix", false, true),
+        (
+            "--listen=systemd:s --proxy-protocol-accept=unix --proxy-protocol-accept=::/0",
+            true,
+            true,
+        ),
+    ] {
+        let found = announcers(&format!("{words} {rest}")).expect(words);
+        assert_eq!(
+            (found.include_tcp(), found.include_unix()),
+            (tcp, unix),
+            "{words}"
+        );
+    }
+    assert_refused(
+        &format!("server --target=localhost:2 {rest}"),
+        &[
+            (
+                "--listen=localhost:1 --proxy-protocol-accept=unix",
+                "--proxy-protocol-accept names no peer that could connect to a TCP port: give addresses or ranges",
+            ),
+            (
+                "--listen=unix:/s --proxy-protocol-accept=::1",
+                "--proxy-protocol-accept names no peer that could connect to a UNIX socket: give \
+                 --proxy-protocol-accept=unix",
+            ),
+            (
+                "--listen=localhost:1 --proxy-protocol-accept=",
+                "invalid --proxy-protocol-accept: \"\" is neither an IP address, nor a range such as 10.0.0.0/8, nor \
+                 the word unix",
+            ),
+        ],
     );
 }
 

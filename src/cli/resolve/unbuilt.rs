@@ -1,7 +1,7 @@
 //! What Ghostunnel 1.11.1 does and this version does not do yet: refused by name, and only after
 //! every other check, so that nothing is silently left undone.
 
-use super::{access, given, sources};
+use super::{access, sources};
 use crate::cli::ModeWord;
 use crate::cli::errors::{ConfigError, FromEnvironment};
 use crate::cli::flags::Args;
@@ -22,7 +22,6 @@ pub(super) fn flag(flag: &'static str, args: &Args) -> ConfigError {
 /// [`sources::selection`].
 pub(super) fn refuse(mode: ModeWord, args: &Args) -> Result<(), ConfigError> {
     policy(mode, args)?;
-    target_status(args)?;
     pprof(args)
 }
 
@@ -34,13 +33,6 @@ fn policy(mode: ModeWord, args: &Args) -> Result<(), ConfigError> {
     match access::has_policy(args) {
         true => Err(flag(name, args)),
         false => Ok(()),
-    }
-}
-
-fn target_status(args: &Args) -> Result<(), ConfigError> {
-    match given(&args.target_status) {
-        Some(_) => Err(flag("target-status", args)),
-        None => Ok(()),
     }
 }
 
@@ -87,8 +79,6 @@ pub(super) const NAMES: &[&[&str]] = &[
         "--verify-policy",
         "--verify-query",
     ],
-    // A status check other than connecting.
-    &["--target-status"],
     // Profiling.
     &["--enable-pprof"],
 ];

@@ -111,6 +111,7 @@ impl Tunnels {
             let side = Side::Server {
                 tls: Arc::new(configs),
                 header: None,
+                announcers: None,
             };
             let target = TargetAddr::parse(&backend.address().to_string(), Reach::LocalOnly);
             let proxy = Proxy::new(side, target.expect("an address"), limits, surroundings);

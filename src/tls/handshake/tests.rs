@@ -406,31 +406,3 @@ fn the_name_a_client_asks_for_keeps_its_spelling() {
     assert_eq!(as_spelled("other".to_owned(), Some("LocalHost")), "other");
     assert_eq!(as_spelled("other".to_owned(), None), "other");
 }
-
-#[test]
-fn a_hello_that_is_cut_off_has_the_same_name_or_none() {
-    let scene = Scene::new();
-    let record = hello_of(&mut scene.good_client(Version::V13));
-    assert_eq!(read_server_name(&record).as_deref(), Some("localhost"));
-    for length in 0..record.len() {
-        let name = read_server_name(&record[..length]);
-        assert!(matches!(name.as_deref(), None | Some("localhost")), "{length}");
-    }
-}
-
-proptest! {
-    #[test]
-    fn no_hello_makes_the_reader_of_names_panic(
-        at in 0_usize..400,
-        with: u8,
-        noise in proptest::collection::vec(any::<u8>(), 0..200),
-    ) {
-        static HELLO: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
-        let _ = read_server_name(&noise);
-        let mut record = HELLO.get_or_init(|| hello_of(&mut Scene::new().good_client(Version::V12))).clone();
-        if let Some(byte) = record.get_mut(at) {
-            *byte = with;
-        }
-        let _ = read_server_name(&record);
-    }
-}

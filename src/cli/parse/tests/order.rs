@@ -134,6 +134,33 @@ fn help_and_version_win_over_what_they_should() {
 }
 
 #[test]
+fn man_pages_scripts_and_candidates_are_printed_before_mistakes_are_told() {
+    for (flag, start) in [
+        ("--help-man", ".\\\" Made by"),
+        ("--help-custom-man", ".\\\" Made by"),
+        ("--completion-script-bash", "# Completion"),
+        ("--completion-script-zsh", "#compdef ghostunnel\n"),
+        ("--completion-script-fish", "# Completion"),
+    ] {
+        for words in [
+            flag.to_owned(),
+            format!("server {flag} --nosuch"),
+            format!("{flag} --enable-pprof"),
+        ] {
+            assert!(printed(&words).starts_with(start), "{words}");
+        }
+        assert!(parse_words(&format!("--nosuch {flag}")).is_err());
+    }
+    // Candidates have no line feed at their end, and are given whatever is wrong.
+    assert_eq!(
+        printed("--completion-bash --nosuch x"),
+        "help\nserver\nclient\ndemo"
+    );
+    assert!(printed("--completion-bash server --version --").starts_with("--listen\n"));
+    assert!(printed("--version --completion-bash").starts_with("rev "));
+}
+
+#[test]
 fn help_is_asked_about_one_known_command_at_most() {
     for (words, expected) in [
         (
