@@ -57,6 +57,26 @@ fn proxy_header_holds() {
 }
 
 #[test]
+fn keystore_pkcs12_holds() {
+    exercise("keystore_pkcs12", targets::keystore_pkcs12);
+}
+
+#[test]
+fn keystore_jceks_holds() {
+    exercise("keystore_jceks", targets::keystore_jceks);
+}
+
+#[test]
+fn keystore_der_holds() {
+    exercise("keystore_der", targets::keystore_der);
+}
+
+#[test]
+fn keystore_pkcs7_holds() {
+    exercise("keystore_pkcs7", targets::keystore_pkcs7);
+}
+
+#[test]
 fn every_target_has_its_function_and_its_seeds() {
     let manifest = fs::read_to_string(fuzz("Cargo.toml")).expect("readable");
     let mut targets: Vec<String> = entries(&fuzz("fuzz_targets"))
@@ -70,7 +90,11 @@ fn every_target_has_its_function_and_its_seeds() {
             "address",
             "argv",
             "certificate",
+            "keystore_der",
+            "keystore_jceks",
             "keystore_pem",
+            "keystore_pkcs12",
+            "keystore_pkcs7",
             "path",
             "proxy_header",
             "uri_pattern",

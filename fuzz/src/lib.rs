@@ -8,11 +8,12 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 
+use aws_lc_rs::digest;
 use ghostunnel::authorization::UriPattern;
 use ghostunnel::cli::{self, Command};
 use ghostunnel::net::{AddressError, Label, ListenAddr, Reach, TargetAddr, Url};
 use ghostunnel::proxy::{Announcement, LONGEST, Progress, read_on};
-use ghostunnel_keystore::{Entry, Format, blocks, trust_anchors};
+use ghostunnel_keystore::{Block, Entry, Format, KeystoreError, blocks, read_within, trust_anchors};
 use ghostunnel_pki::{Certificate, Identity, PathRequest, TrustAnchors, Usage, validate};
 use rustls_pki_types::UnixTime;
 
@@ -261,5 +262,77 @@ pub fn keystore_pem(data: &[u8]) {
         assert!(!entry.chain().is_empty());
         let _ = entry.private_key("password");
         assert!(!entry.into_chain().is_empty());
+    }
+}
+
+/// The work that a keystore may cost here: less than it may otherwise, since there are many.
+const ROUNDS: u64 = 10_000;
+
+/// The password of all keystores.
+const PASSWORD: &str = "open-sesame";
+
+/// A PKCS#12 file, with a password and without. What has no checksum is looked into without.
+pub fn keystore_pkcs12(data: &[u8]) {
+    for password in [PASSWORD, ""] {
+        let result = read_within(Format::Pkcs12, data, password, ROUNDS);
+        check_blocks(Format::Pkcs12, data, &result);
+        if let Ok(found) = result {
+            let keys = found.iter().filter(|block| block.is_private_key()).count();
+            assert_eq!(keys, 1);
+            assert!(found.iter().any(Block::is_certificate));
+        }
+    }
+}
+
+/// A JCEKS or JKS file: as it is, and with the checksum that belongs to it, which no chance
+/// would find.
+pub fn keystore_jceks(data: &[u8]) {
+    let result = read_within(Format::Jceks, data, PASSWORD, ROUNDS);
+    check_blocks(Format::Jceks, data, &result);
+    let password: Vec<u8> = PASSWORD.encode_utf16().flat_map(u16::to_be_bytes).collect();
+    let covered = data
+        .get(..data.len().saturating_sub(digest::SHA1_OUTPUT_LEN))
+        .unwrap_or_default();
+    let hashed = [&password, &b"Mighty Aphrodite"[..], covered].concat();
+    let checksum = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, &hashed);
+    let genuine = [covered, checksum.as_ref()].concat();
+    let result = read_within(Format::Jceks, &genuine, PASSWORD, ROUNDS);
+    check_blocks(Format::Jceks, &genuine, &result);
+}
+
+/// Certificates in DER, or PKCS#7.
+pub fn keystore_der(data: &[u8]) {
+    let result = read_within(Format::Der, data, PASSWORD, 0);
+    check_blocks(Format::Der, data, &result);
+    if let Ok(found) = result {
+        assert!(found.iter().all(Block::is_certificate));
+    }
+}
+
+/// What is inside of a PKCS#7 file, which is given the frame that makes it one.
+pub fn keystore_pkcs7(data: &[u8]) {
+    // SEQUENCE { signedData, [0] { data } }, all of indefinite length.
+    let head = [
+        0x30, 0x80, 0x06, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 7, 2, 0xa0, 0x80,
+    ];
+    let framed = [&head[..], data, &[0; 4]].concat();
+    keystore_der(&framed);
+}
+
+fn check_blocks(format: Format, data: &[u8], result: &Result<Vec<Block>, KeystoreError>) {
+    match result {
+        Ok(found) => {
+            for block in found {
+                assert!(block.contents().len() <= data.len());
+                assert!(block.is_certificate() != block.is_private_key());
+            }
+            if let Ok(entry) = ghostunnel_keystore::entry(format, found.clone()) {
+                let _ = entry.private_key(PASSWORD);
+            }
+        }
+        Err(error) => {
+            assert!(!error.to_string().contains(PASSWORD));
+            let _ = error.is_wrong_password();
+        }
     }
 }

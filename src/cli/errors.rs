@@ -195,6 +195,12 @@ pub enum ConfigError {
         "--listen and --status cannot both use systemd:{0}: give the sockets different names (FileDescriptorName=)"
     )]
     OneSocketForBoth(String),
+    /// A client's target that does not name the server as a host does.
+    #[error(
+        "invalid --target network \"unix\": client mode requires a HOST:PORT TCP target (or, with unix:PATH, \
+         --override-server-name and the name in the server's certificate)"
+    )]
+    UnixTargetWithoutName,
     /// A client whose target has no host whose name the server could prove.
     #[error(
         "--target {target} does not name the server: give the name in its certificate with --override-server-name"

@@ -218,7 +218,11 @@ fn announcers(args: &Args, listen: &ListenAddr) -> Result<Option<Arc<Announcers>
 }
 
 fn client_target(args: &Args) -> Result<TargetAddr, ConfigError> {
-    TargetAddr::parse(typed(&args.target), Reach::Anywhere).map_err(client_target_error)
+    let text = typed(&args.target);
+    if text.starts_with("unix:") && given(&args.override_server_name).is_none() {
+        return Err(ConfigError::UnixTargetWithoutName);
+    }
+    TargetAddr::parse(text, Reach::Anywhere).map_err(client_target_error)
 }
 
 fn client_target_error(error: AddressError) -> ConfigError {

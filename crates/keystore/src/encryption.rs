@@ -30,8 +30,8 @@ pub(crate) const ROUNDS: u64 = 10_000_000;
 pub(crate) struct Budget(u64);
 
 impl Budget {
-    pub(crate) fn new() -> Self {
-        Self(ROUNDS)
+    pub(crate) fn new(rounds: u64) -> Self {
+        Self(rounds)
     }
 
     /// Takes the work of `rounds` rounds out, before it is done.
@@ -54,7 +54,7 @@ pub enum EncryptionError {
         name: String,
     },
     /// The file asks for more rounds of hashing than anybody should wait for.
-    #[error("the file asks for more than {ROUNDS} iterations of hashing")]
+    #[error("the file asks for more iterations of hashing than the {ROUNDS} that are allowed")]
     TooManyRounds,
     /// The result is no plaintext: the password is another one, or the file is corrupt.
     #[error("decryption failed with the given password")]
@@ -68,8 +68,7 @@ impl EncryptionError {
     }
 }
 
-/// A password in both encodings that are in use.
-#[derive(Debug)]
+/// A password in both encodings that are in use. It has no `Debug`, so that no log can hold it.
 pub(crate) struct Password<'a> {
     text: &'a str,
     /// What PKCS#12's own key derivation takes: a BMPString that ends in a zero (RFC 7292,
@@ -667,7 +666,7 @@ mod tests {
                 &bytes(salt),
                 iterations,
                 expected.len(),
-                &mut Budget::new(),
+                &mut Budget::new(ROUNDS),
             );
             assert_eq!(*derived.expect("little work"), expected, "{text} {purpose:?}");
         }
@@ -677,7 +676,7 @@ mod tests {
     fn work_is_refused_before_it_is_done() {
         let password = Password::terminated("x").expect("ASCII");
         let derive = |iterations| {
-            let mut budget = Budget::new();
+            let mut budget = Budget::new(ROUNDS);
             derive_pkcs12(
                 Hash::Sha1,
                 Purpose::Key,
@@ -692,7 +691,7 @@ mod tests {
         for iterations in [ROUNDS / 2 + 1, u64::MAX] {
             assert_eq!(derive(iterations).err(), Some(EncryptionError::TooManyRounds));
         }
-        let mut budget = Budget::new();
+        let mut budget = Budget::new(ROUNDS);
         assert_eq!(budget.spend(ROUNDS), Ok(()));
         assert_eq!(budget.spend(1), Err(EncryptionError::TooManyRounds));
     }

@@ -5,7 +5,7 @@ use std::fmt;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use zeroize::Zeroizing;
 
-use crate::encryption::{Budget, EncryptionError, Password, decrypt_private_key};
+use crate::encryption::{Budget, EncryptionError, Password, ROUNDS, decrypt_private_key};
 use crate::pem::Block;
 
 /// A certificate chain and the private key that goes with its leaf, as found: nobody has
@@ -158,7 +158,7 @@ fn decrypt(contents: &[u8], password: &str) -> Result<Zeroizing<Vec<u8>>, EntryE
         return Err(EntryError::PasswordMissing);
     }
     let password = Password::text_only(password);
-    decrypt_private_key(contents, &password, &mut Budget::new()).map_err(|error| match error {
+    decrypt_private_key(contents, &password, &mut Budget::new(ROUNDS)).map_err(|error| match error {
         EncryptionError::WrongPassword => EntryError::WrongPassword,
         error => EntryError::Encryption(error),
     })

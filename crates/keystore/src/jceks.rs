@@ -25,9 +25,6 @@ const WHITENER: &[u8] = b"Mighty Aphrodite";
 /// The longest key or certificate.
 const LONGEST: u32 = 20 * 1024 * 1024;
 
-/// The most often that the password of a key may be hashed.
-const ITERATIONS: u64 = 10_000_000;
-
 /// Why a Java keystore yields nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JceksError {
@@ -147,7 +144,7 @@ impl JceksError {
 ///
 /// If there are keys, that is the one whose name comes first, and its chain: trusted
 /// certificates beside it are not shown to peers. Otherwise it is the trusted certificates.
-pub(crate) fn read(bytes: &[u8], password: &str) -> Result<Vec<Block>, JceksError> {
+pub(crate) fn read(bytes: &[u8], password: &str, mut budget: Budget) -> Result<Vec<Block>, JceksError> {
     if password.is_empty() {
         return Err(JceksError::EmptyPassword);
     }
@@ -164,7 +161,7 @@ pub(crate) fn read(bytes: &[u8], password: &str) -> Result<Vec<Block>, JceksErro
         return Ok(trusted.iter().map(|(_, der)| Block::certificate(der)).collect());
     };
     let key = first
-        .recover(password, &encoded)
+        .recover(password, &encoded, &mut budget)
         .map_err(|error| JceksError::Key {
             alias: String::from_utf8_lossy(first.alias).escape_debug().to_string(),
             error,
@@ -303,13 +300,18 @@ fn header<'a>(file: &mut Cursor<'a>) -> Option<&'a [u8]> {
 
 impl KeyEntry<'_> {
     /// The key as PKCS#8.
-    fn recover(&self, password: &str, encoded: &[u8]) -> Result<Zeroizing<Vec<u8>>, JavaKeyError> {
+    fn recover(
+        &self,
+        password: &str,
+        encoded: &[u8],
+        budget: &mut Budget,
+    ) -> Result<Zeroizing<Vec<u8>>, JavaKeyError> {
         let wrong = || JavaKeyError::Encryption(EncryptionError::WrongPassword);
         let malformed = || JavaKeyError::Encryption(EncryptionError::Malformed);
         let (algorithm, ciphertext) = encrypted_private_key(self.encrypted).ok_or_else(malformed)?;
         let (protection, parameters) = algorithm_identifier(algorithm).map_err(JavaKeyError::Encryption)?;
         let key = match protection {
-            oid::SUN_JCE_KEY => recover_jce(parameters, &ciphertext, password)?,
+            oid::SUN_JCE_KEY => recover_jce(parameters, &ciphertext, password, budget)?,
             oid::SUN_JKS_KEY => recover_jks(&ciphertext, encoded).ok_or_else(wrong)?,
             other => return Err(JavaKeyError::UnknownProtection(dotted(other))),
         };
@@ -323,6 +325,7 @@ fn recover_jce(
     mut parameters: Reader<'_>,
     ciphertext: &Octets<'_>,
     password: &str,
+    budget: &mut Budget,
 ) -> Result<Zeroizing<Vec<u8>>, JavaKeyError> {
     if !password.bytes().all(|byte| matches!(byte, 0x20..=0x7e)) {
         return Err(JavaKeyError::UnencodablePassword);
@@ -335,12 +338,8 @@ fn recover_jce(
         .unsigned()
         .filter(|count| *count > 0)
         .ok_or_else(malformed)?;
-    if iterations > ITERATIONS {
-        return Err(JavaKeyError::Encryption(EncryptionError::TooManyRounds));
-    }
-    Budget::new()
-        .spend(iterations)
-        .map_err(JavaKeyError::Encryption)?;
+
+    budget.spend(iterations).map_err(JavaKeyError::Encryption)?;
     let derived = derive_jce(password.as_bytes(), salt, iterations);
     let (key, iv) = derived.split_at(24);
     decrypt_triple_des(key, iv, ciphertext).map_err(JavaKeyError::Encryption)
@@ -398,7 +397,13 @@ mod tests {
 
     use super::*;
 
+    use crate::encryption::ROUNDS;
+
     const PASSWORD: &str = "changeit";
+
+    fn read(bytes: &[u8], password: &str) -> Result<Vec<Block>, JceksError> {
+        super::read(bytes, password, Budget::new(ROUNDS))
+    }
 
     /// A file with these entries, and a right checksum.
     fn file(magic: [u8; 4], count: u32, entries: &[u8]) -> Vec<u8> {
@@ -552,7 +557,7 @@ mod tests {
         };
         assert_eq!(
             with(10_000_001_u32.to_be_bytes()),
-            "unable to recover private key 'a\\n': the file asks for more than 10000000 iterations of hashing"
+            "unable to recover private key 'a\\n': the file asks for more iterations of hashing than the 10000000 that are allowed"
         );
         assert_eq!(
             with([0, 0, 0, 2]),

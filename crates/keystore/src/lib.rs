@@ -26,4 +26,4 @@ pub use entry::{Entry, EntryError};
 pub use jceks::{JavaKeyError, JceksError, Place};
 pub use pem::{Block, blocks, trust_anchors};
 pub use pkcs12::Pkcs12Error;
-pub use read::{KeystoreError, entry, read};
+pub use read::{KeystoreError, entry, read, read_within};

@@ -90,10 +90,9 @@ pub(crate) fn is_likely(bytes: &[u8]) -> bool {
 }
 
 /// The certificates and the one key of a file, in its order.
-pub(crate) fn read(bytes: &[u8], password: &str) -> Result<Vec<Block>, Pkcs12Error> {
+pub(crate) fn read(bytes: &[u8], password: &str, mut budget: Budget) -> Result<Vec<Block>, Pkcs12Error> {
     let file = Pfx::parse(bytes)?;
     let with_terminator = Password::terminated(password).ok_or(Pkcs12Error::UnencodablePassword)?;
-    let mut budget = Budget::new();
     let first = file.open(&with_terminator, password.is_empty(), &mut budget);
     match first {
         // Programs do not agree on what an empty password is.
@@ -428,7 +427,7 @@ mod tests {
                 "error reading P12 data: trailing data found",
             ),
         ] {
-            let error = read(bytes, "secret").expect_err("no PKCS#12");
+            let error = read(bytes, "secret", Budget::new(0)).expect_err("no PKCS#12");
             assert_eq!(error.to_string(), expected, "{bytes:x?}");
         }
     }
@@ -453,7 +452,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_panic(bytes: Vec<u8>) {
-            let _ = read(&bytes, "");
+            let _ = read(&bytes, "", Budget::new(1000));
             let _ = is_likely(&bytes);
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::der::{self, DerError};
 use crate::detect::Format;
+use crate::encryption::{Budget, ROUNDS};
 use crate::entry::{Entry, EntryError};
 use crate::jceks::{self, JceksError};
 use crate::pem::{Block, blocks};
@@ -37,10 +38,21 @@ impl KeystoreError {
 ///
 /// Costs at most a few seconds, whatever the file asks for.
 pub fn read(format: Format, bytes: &[u8], password: &str) -> Result<Vec<Block>, KeystoreError> {
+    read_within(format, bytes, password, ROUNDS)
+}
+
+/// The same for as much work as is given, in rounds of hashing.
+pub fn read_within(
+    format: Format,
+    bytes: &[u8],
+    password: &str,
+    rounds: u64,
+) -> Result<Vec<Block>, KeystoreError> {
+    let budget = Budget::new(rounds);
     match format {
         Format::Pem => Ok(blocks(bytes)),
-        Format::Pkcs12 => pkcs12::read(bytes, password).map_err(KeystoreError::Pkcs12),
-        Format::Jceks => jceks::read(bytes, password).map_err(KeystoreError::Jceks),
+        Format::Pkcs12 => pkcs12::read(bytes, password, budget).map_err(KeystoreError::Pkcs12),
+        Format::Jceks => jceks::read(bytes, password, budget).map_err(KeystoreError::Jceks),
         Format::Der => der::read(bytes).map_err(KeystoreError::Der),
     }
 }

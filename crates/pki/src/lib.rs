@@ -7,13 +7,15 @@
 //!
 //! `certificate` parses with the help of `der`, `strings`, `time`, `name`, `uri`,
 //! `extensions`, `public_key` and `algorithm`; `identity` is what access rules see;
-//! `path` builds and checks chains; `hostname` compares server names.
+//! `path` builds and checks chains; `hostname` compares server names; `details` describes a
+//! certificate in full.
 
 #![forbid(unsafe_code)]
 
 mod algorithm;
 mod certificate;
 mod der;
+mod details;
 mod error;
 mod extensions;
 mod hostname;
@@ -27,6 +29,10 @@ mod time;
 mod uri;
 
 pub use certificate::Certificate;
+pub use details::{
+    Attribute, Details, Extension, KeyDetails, Network, PolicyMapping, SignatureKind, Subtrees, UriParts,
+    decimal, dotted,
+};
 pub use error::ParseError;
 pub use identity::Identity;
 pub use name::Name;

@@ -91,6 +91,13 @@ impl Name {
         &self.organizational_units
     }
 
+    /// All attributes in encoding order: the contents of the type's object identifier, and
+    /// the value.
+    pub(crate) fn attributes(&self) -> impl Iterator<Item = (&[u8], &str)> {
+        let attributes = self.attributes.iter();
+        attributes.map(|attribute| (&*attribute.oid, attribute.value.as_str()))
+    }
+
     /// The first organization.
     pub(crate) fn organization(&self) -> Option<&str> {
         self.values(ORGANIZATION).next()

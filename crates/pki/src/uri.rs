@@ -66,6 +66,82 @@ impl Uri {
     }
 }
 
+/// A URI in parts, decoded where the generic syntax (RFC 3986) lets parts be encoded.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UriParts {
+    /// In lower case, without the colon.
+    pub scheme: String,
+    /// What follows the scheme if that is not a slash: `x:y` of `urn:x:y`.
+    pub opaque: String,
+    /// Whether there is user information, be it empty.
+    pub has_user: bool,
+    /// Host and port.
+    pub host: String,
+    /// The path; any bytes may have been encoded in it.
+    pub path: Vec<u8>,
+    /// The path as it was written, if encoding [`Self::path`] gives another text.
+    pub raw_path: String,
+    /// A path follows the scheme without `//` between them.
+    pub omits_host: bool,
+    /// The query is there and empty.
+    pub has_empty_query: bool,
+    /// The query as it was written.
+    pub raw_query: String,
+    /// The fragment.
+    pub fragment: Vec<u8>,
+    /// The fragment as it was written, if encoding [`Self::fragment`] gives another text.
+    pub raw_fragment: String,
+}
+
+impl UriParts {
+    /// Takes apart what [`Uri::parse`] accepts.
+    pub(crate) fn parse(text: &str) -> Result<Self, UriError> {
+        let (reference, fragment) = text.split_once('#').unwrap_or((text, ""));
+        let (scheme, rest) = split_scheme(reference)?;
+        let (rest, query) = split_query(rest);
+        let mut parts = Self {
+            scheme: scheme.unwrap_or_default().to_ascii_lowercase(),
+            has_empty_query: query == Some(""),
+            raw_query: query.unwrap_or_default().to_owned(),
+            ..Self::default()
+        };
+        (parts.fragment, parts.raw_fragment) = decoded(fragment, Part::Fragment)?;
+        if scheme.is_some() && !rest.starts_with('/') {
+            parts.opaque = rest.to_owned();
+            return Ok(parts);
+        }
+        let path = match rest.strip_prefix("//") {
+            Some(after) if scheme.is_some() || !after.starts_with('/') => {
+                let at = after.find('/').unwrap_or(after.len());
+                let (authority, path) = after.split_at_checked(at).unwrap_or((after, ""));
+                let authority = Authority::parse(authority)?;
+                parts.has_user = authority.user.is_some();
+                parts.host = authority.host;
+                path
+            }
+            _ => {
+                parts.omits_host = scheme.is_some();
+                rest
+            }
+        };
+        (parts.path, parts.raw_path) = decoded(path, Part::Path)?;
+        Ok(parts)
+    }
+}
+
+/// The decoded bytes, and the text itself if encoding them does not lead back to it.
+fn decoded(text: &str, part: Part) -> Result<(Vec<u8>, String), UriError> {
+    let decoded = unescape(text, part)?;
+    let mut encoded = String::new();
+    escape_into(&mut encoded, &decoded, part);
+    let raw = if encoded == text {
+        String::new()
+    } else {
+        text.to_owned()
+    };
+    Ok((decoded, raw))
+}
+
 /// Everything before the fragment: the text written again, and the host.
 fn parse_reference(reference: &str) -> Result<(String, String), UriError> {
     let (scheme, rest) = split_scheme(reference)?;

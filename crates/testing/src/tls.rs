@@ -1,10 +1,12 @@
 //! TLS peers for both sides of a tunnel, with a hand on every way to end a stream.
 
 use std::io::{self, Read, Write};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
@@ -59,8 +61,17 @@ pub struct TlsClient {
 impl TlsClient {
     /// A client that trusts this authority.
     pub fn trusting(authority: &Authority) -> Self {
+        Self::with_roots(roots(authority))
+    }
+
+    /// A client that trusts the one certificate of a PEM file.
+    pub fn trusting_file(path: &Path) -> Self {
+        Self::with_roots(roots_of_file(path))
+    }
+
+    fn with_roots(roots: Arc<RootCertStore>) -> Self {
         Self {
-            roots: roots(authority),
+            roots,
             identity: None,
             server_name: "localhost".to_owned(),
             versions: BOTH_VERSIONS,
@@ -170,6 +181,11 @@ impl ClientCertificates {
     pub fn required(authority: &Authority) -> Self {
         Self::Required(roots(authority))
     }
+
+    /// A certificate of the authority in a PEM file must be shown.
+    pub fn required_by_file(path: &Path) -> Self {
+        Self::Required(roots_of_file(path))
+    }
 }
 
 /// The server side of TLS, for a backend behind a client-mode tunnel.
@@ -232,6 +248,13 @@ fn roots(authority: &Authority) -> Arc<RootCertStore> {
     roots
         .add(authority.trust_anchor())
         .expect("an authority is a trust anchor");
+    Arc::new(roots)
+}
+
+fn roots_of_file(path: &Path) -> Arc<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    let certificate = CertificateDer::from_pem_file(path).expect("a certificate in PEM");
+    roots.add(certificate).expect("an authority is a trust anchor");
     Arc::new(roots)
 }
 

@@ -136,7 +136,7 @@ const FILES: &[(&str, &str, Result<usize, &str>)] = &[
     ("openssl-mac-sha1.p12", PASSWORD, Ok(2)),
     ("openssl-no-encryption.p12", PASSWORD, Ok(2)),
     ("openssl-no-iterations.p12", PASSWORD, Ok(2)),
-    ("openssl-empty-password.p12", "", Ok(1)),
+    ("openssl-empty-password.p12", "", Ok(2)),
     ("openssl-empty-password-legacy.p12", "", Ok(1)),
     ("openssl-nothing-protected.p12", "", Ok(1)),
     ("openssl-rsa.pfx", PASSWORD, Ok(2)),
@@ -212,8 +212,8 @@ const FILES: &[(&str, &str, Result<usize, &str>)] = &[
         PASSWORD,
         Err(
             "reading certificate file \"@\": failed to parse '@': unable to read keystore: pkcs12: cannot verify its \
-             MAC: the file asks for more than 10000000 iterations of hashing; --keystore must name a readable PEM, \
-             PKCS#12, JCEKS or JKS file with certificate chain and private key",
+             MAC: the file asks for more iterations of hashing than the 10000000 that are allowed; --keystore must \
+             name a readable PEM, PKCS#12, JCEKS or JKS file with certificate chain and private key",
         ),
     ),
     ("keytool.p12", PASSWORD, Ok(2)),
@@ -231,6 +231,7 @@ const FILES: &[(&str, &str, Result<usize, &str>)] = &[
     ),
     // Java's own formats.
     ("keytool.jceks", PASSWORD, Ok(2)),
+    ("made-equal-salts.jceks", PASSWORD, Ok(1)),
     ("keytool.jks", PASSWORD, Ok(2)),
     ("keytool-without-extension", PASSWORD, Ok(2)),
     ("keytool-trusted.jceks", PASSWORD, Ok(2)),

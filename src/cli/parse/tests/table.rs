@@ -154,6 +154,40 @@ proptest! {
     }
 
     #[test]
+    fn a_flag_is_judged_alike_wherever_it_stands(index in 0..FLAGS.len(), value in "[^@].{0,12}|", attached: bool) {
+        let flag = FLAGS.get(index).expect("within");
+        // What these print may depend on the words around them.
+        if matches!(flag.kind, Kind::Immediate(_)) {
+            return Ok(());
+        }
+        let name = format!("--{}", flag.name);
+        let words = match attached {
+            true => vec![format!("{name}={value}")],
+            false if flag.kind.is_bool() => vec![name.clone()],
+            false => vec![name.clone(), value],
+        };
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let (command, rest): (_, &[&str]) = match flag.scope {
+            Scope::Global | Scope::Server => ("server", &["--listen=unix:l", "--target=unix:t"]),
+            Scope::Client => ("client", &["--listen=unix:l", "--target=h:1"]),
+            Scope::Demo => ("demo", &[]),
+        };
+        let verdict = |words: &[&[&str]]| format!("{:?}", parse_in(&words.concat(), &[]));
+        let after = verdict(&[&[command], rest, &words]);
+        prop_assert_eq!(&verdict(&[&[command], &words, rest]), &after);
+        let before = verdict(&[&words, &[command], rest]);
+        match flag.scope {
+            // What a stray word is called, and which help is shown, depends on the command.
+            Scope::Global if !flag.kind.is_bool() => prop_assert_eq!(&before, &after),
+            Scope::Global => {}
+            _ => {
+                let expected = format!("unknown long flag '{name}'");
+                prop_assert!(before.contains(&expected), "{}", before);
+            }
+        }
+    }
+
+    #[test]
     fn no_tunnel_panics(server: bool, words in proptest::collection::vec(word(), 0..6), listen in ".*", target in ".*") {
         let argv = ["g".into(), if server { "server" } else { "client" }.into(), "--keystore=k".into(),
             format!("--listen={listen}").into(), format!("--target={target}").into()];

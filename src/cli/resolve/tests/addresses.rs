@@ -205,7 +205,11 @@ fn the_server_name_is_the_targets_host_unless_overridden() {
         "client --listen=localhost:1 --keystore=s",
         &[
             ("--target=:443", &text(":443")),
-            ("--target=unix:/x", &text("unix:/x")),
+            (
+                "--target=unix:/x",
+                "invalid --target network \"unix\": client mode requires a HOST:PORT TCP target (or, with unix:PATH, \
+                 --override-server-name and the name in the server's certificate)",
+            ),
         ],
     );
 }
