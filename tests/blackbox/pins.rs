@@ -232,12 +232,11 @@ fn a_server_known_by_its_key_needs_no_name_and_a_client_no_certificate() {
         return;
     };
     let server = TlsServer::new(&identity, &ClientCertificates::Unasked);
-    let path = pki.path("server.sock");
-    let _backend = Backend::tls_unix(&path, server, Behaviour::Echo);
+    let backend = Backend::tls(server, Behaviour::Echo);
     let process = ghostunnel()
         .args(["client", "--disable-authentication"])
         .flag("--listen", listen.address().to_string())
-        .flag("--target", format!("unix:{}", path.display()))
+        .flag("--target", format!(":{}", backend.port()))
         .flag("--cacert", &pki.ca_file)
         .flag("--verify-spki-pin", pin)
         .start();

@@ -168,7 +168,7 @@ proptest! {
         };
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let (command, rest): (_, &[&str]) = match flag.scope {
-            Scope::Global | Scope::Server => ("server", &["--listen=unix:l", "--target=unix:t"]),
+            Scope::Global | Scope::Server | Scope::Tunnel => ("server", &["--listen=unix:l", "--target=unix:t"]),
             Scope::Client => ("client", &["--listen=unix:l", "--target=h:1"]),
             Scope::Demo => ("demo", &[]),
         };
