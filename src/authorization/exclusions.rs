@@ -111,7 +111,10 @@ impl SerialNumber {
         if digits.is_empty() || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
             return Err(error());
         }
-        let even = format!("{}{digits}", if digits.len() % 2 == 0 { "" } else { "0" });
+        let even = format!(
+            "{}{digits}",
+            if digits.len().is_multiple_of(2) { "" } else { "0" }
+        );
         let bytes = even.as_bytes().chunks(2).map(|pair| {
             let pair = std::str::from_utf8(pair).ok()?;
             u8::from_str_radix(pair, 16).ok()

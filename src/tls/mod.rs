@@ -42,6 +42,10 @@ pub struct ServerName {
 }
 
 /// What a server tunnel asks of its peers.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one for each tunnel, and none is moved while it serves"
+)]
 #[derive(Debug, Clone)]
 pub enum ClientAuth {
     /// A certificate that chains to the trust bundle and that these rules admit.
