@@ -125,6 +125,24 @@ fn flags_not_built_yet_are_those_that_are_listed() {
     assert_eq!(listed, built);
 }
 
+/// The words that metrics and log use, and the page that explains them.
+#[test]
+fn every_reason_of_a_refusal_is_explained() {
+    let source = read("src/metrics/reasons.rs");
+    let (_, vocabulary) = source
+        .split_once("    HandshakeFailure {")
+        .expect("the vocabulary");
+    let (vocabulary, _) = vocabulary.split_once("\n    }\n").expect("its end");
+    let reasons: Vec<String> = strings(vocabulary).collect();
+    assert!(reasons.len() > 20, "{reasons:?}");
+    let page = read("docs/refusals.md");
+    let (_, table) = page.split_once("## Reasons").expect("the section");
+    let rows = table
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    assert_eq!(rows.collect::<Vec<_>>(), reasons);
+}
+
 /// The texts between quotes.
 fn strings(source: &str) -> impl Iterator<Item = String> {
     source.split('"').skip(1).step_by(2).map(str::to_owned)

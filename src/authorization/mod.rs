@@ -4,6 +4,9 @@
 //! [`Decision`]. Does not look at chains, names of servers or connections.
 
 mod acl;
+mod describe;
+mod exclusions;
+mod requirements;
 mod spki_pin;
 mod uri_pattern;
 
@@ -12,11 +15,14 @@ use std::net::IpAddr;
 
 use ghostunnel_pki::Identity;
 
-pub use spki_pin::{PinAlgorithm, SpkiPin, SpkiPinError};
+pub use describe::names;
+pub use exclusions::{Exclusions, SerialNumber, SerialNumberError};
+pub use requirements::Requirements;
+pub use spki_pin::{SpkiPin, SpkiPinError};
 pub use uri_pattern::{UriPattern, UriPatternError};
 
-/// Access rules of one tunnel (`--allow-*` of a server, `--verify-*` of a client): any
-/// single match admits.
+/// Access rules of one tunnel: a peer gets in if any of the rules that admit (`--allow-*` of a
+/// server, `--verify-*` of a client) matches, all requirements are met, and no exclusion names it.
 #[derive(Debug, Clone, Default)]
 pub struct Rules {
     /// `--allow-all`: everybody whose chain verifies.
@@ -31,21 +37,54 @@ pub struct Rules {
     pub ip_addresses: Vec<IpAddr>,
     /// URI alternative names.
     pub uris: Vec<UriPattern>,
+    /// Public keys. If there are any, they alone admit: see [`Self::replace_path`].
+    pub pins: Vec<SpkiPin>,
+    /// `--require-*`.
+    pub required: Requirements,
+    /// `--deny-*`.
+    pub denied: Exclusions,
 }
 
 impl Rules {
-    /// Decides about a peer whose chain has been validated. Without any rule nobody is
-    /// admitted; whether rules are needed at all is for the caller to know.
+    /// Whether a peer is known by its key alone, so that its chain proves nothing and must not
+    /// be asked for: neither authorities nor dates, usages and the name of a server matter then.
+    pub fn replace_path(&self) -> bool {
+        !self.pins.is_empty()
+    }
+
+    /// Decides about a peer whose chain has been validated, unless rules
+    /// [replace](Self::replace_path) that. Without any rule nobody is admitted; whether rules are
+    /// needed at all is for the caller to know.
     pub fn authorize(&self, identity: &Identity) -> Decision {
-        let reason = if self.all {
-            Some(Reason::Everybody)
-        } else {
-            self.matching_rule(identity)
-        };
-        match reason {
-            Some(reason) => Decision::Admitted(Admission { reason }),
-            None => Decision::Refused(Refusal(())),
+        match self.decide(identity) {
+            Ok(reason) => Decision::Admitted(Admission { reason }),
+            Err(refusal) => Decision::Refused(refusal),
         }
+    }
+
+    fn decide(&self, identity: &Identity) -> Result<Reason, Refusal> {
+        if let Some(rule) = self.denied.matching(identity) {
+            return Err(Refusal::Denied { rule });
+        }
+        let reason = self.admitting_rule(identity)?;
+        match self.required.unmet(identity) {
+            Some(rule) => Err(Refusal::Unmet { rule }),
+            None => Ok(reason),
+        }
+    }
+
+    fn admitting_rule(&self, identity: &Identity) -> Result<Reason, Refusal> {
+        if self.replace_path() {
+            let spki = identity.leaf().subject_public_key_info();
+            let pin = self.pins.iter().find(|pin| pin.matches(spki));
+            return pin
+                .map(|pin| Reason::SpkiPin(pin.to_string()))
+                .ok_or(Refusal::WrongPin);
+        }
+        if self.all {
+            return Ok(Reason::Everybody);
+        }
+        self.matching_rule(identity).ok_or(Refusal::NoMatch)
     }
 }
 
@@ -111,6 +150,8 @@ pub enum Reason {
         /// The pattern as typed.
         pattern: String,
     },
+    /// This public key is on the list.
+    SpkiPin(String),
 }
 
 impl fmt::Display for Reason {
@@ -124,15 +165,44 @@ impl fmt::Display for Reason {
             Self::DnsName(name) => write!(f, "DNS name {name:?}"),
             Self::IpAddress(address) => write!(f, "IP address {address}"),
             Self::Uri { uri, pattern } => write!(f, "URI {uri:?} by pattern {pattern:?}"),
+            Self::SpkiPin(pin) => write!(f, "public key {pin}"),
         }
     }
 }
 
-/// A peer that no rule admits. The text does not tell the peer's name: that is logged
-/// beside it.
+/// Why a peer is not admitted. The texts are those of Ghostunnel 1.11.1; they tell neither the
+/// peer's name nor the rules, which are logged beside them.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unauthorized: invalid principal, or principal not allowed")]
-pub struct Refusal(());
+pub enum Refusal {
+    /// No rule admits the peer.
+    #[error("unauthorized: invalid principal, or principal not allowed")]
+    NoMatch,
+    /// The peer's public key is not among those that are known.
+    #[error("unauthorized: pin verification failed")]
+    WrongPin,
+    /// An exclusion names the peer.
+    #[error("unauthorized: invalid principal, or principal not allowed")]
+    Denied {
+        /// The exclusion, for the log.
+        rule: String,
+    },
+    /// The peer is admitted but for a requirement.
+    #[error("unauthorized: invalid principal, or principal not allowed")]
+    Unmet {
+        /// The requirement, for the log.
+        rule: String,
+    },
+}
+
+impl Refusal {
+    /// What the peer was compared with, for the log.
+    pub fn compared_with(&self, rules: &Rules) -> String {
+        match self {
+            Self::NoMatch | Self::WrongPin => rules.description(),
+            Self::Denied { rule } | Self::Unmet { rule } => rule.clone(),
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -141,7 +211,7 @@ mod tests {
 
     use super::*;
 
-    fn identity(subject: &[(DnType, &str)], names: Vec<SanType>) -> Identity {
+    pub(super) fn identity(subject: &[(DnType, &str)], names: Vec<SanType>) -> Identity {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         for (kind, value) in subject {
@@ -153,7 +223,8 @@ mod tests {
         Identity::of(&Certificate::parse(certificate.der()).expect("a well-formed certificate"))
     }
 
-    fn client() -> Identity {
+    /// A peer with a name of every kind.
+    pub(super) fn client() -> Identity {
         let text = |text: &str| text.try_into().expect("ASCII");
         identity(
             &[
@@ -169,7 +240,7 @@ mod tests {
         )
     }
 
-    fn list(entries: &[&str]) -> Vec<String> {
+    pub(super) fn list(entries: &[&str]) -> Vec<String> {
         entries.iter().map(|&entry| entry.to_owned()).collect()
     }
 
@@ -301,6 +372,91 @@ mod tests {
         ] {
             assert_eq!(verdict(&rules, &client()).as_deref(), expected, "{rules:?}");
         }
+    }
+
+    #[test]
+    fn pins_know_a_peer_by_its_key_and_by_nothing_else() {
+        let peer = client();
+        let own = SpkiPin::of(peer.leaf().subject_public_key_info());
+        let other = SpkiPin::of(b"another key");
+        let rules = Rules {
+            pins: vec![other.clone(), own.clone()],
+            ..Rules::default()
+        };
+        assert!(rules.replace_path());
+        let admitted = format!("public key {own}");
+        assert_eq!(verdict(&rules, &peer).as_deref(), Some(&*admitted));
+
+        // Whatever else would admit the peer, it is the key that counts.
+        let rules = Rules {
+            all: true,
+            common_names: list(&["client"]),
+            pins: vec![other.clone()],
+            ..Rules::default()
+        };
+        assert_eq!(rules.authorize(&peer), Decision::Refused(Refusal::WrongPin));
+        assert_eq!(
+            Refusal::WrongPin.to_string(),
+            "unauthorized: pin verification failed"
+        );
+        assert!(!Rules::default().replace_path());
+    }
+
+    #[test]
+    fn exclusions_win_over_everything_and_requirements_narrow_the_rest() {
+        let peer = client();
+        let own = SpkiPin::of(peer.leaf().subject_public_key_info());
+        let denied = || Exclusions {
+            organizational_units: list(&["one"]),
+            ..Exclusions::default()
+        };
+        let required = |unit| Requirements {
+            organizational_units: list(&[unit]),
+            ..Requirements::default()
+        };
+        let unmet = |rule: &str| {
+            Decision::Refused(Refusal::Unmet {
+                rule: rule.to_owned(),
+            })
+        };
+        let everybody = || Rules {
+            all: true,
+            ..Rules::default()
+        };
+        let by_name = || Rules {
+            common_names: list(&["client"]),
+            ..Rules::default()
+        };
+        let by_key = || Rules {
+            pins: vec![own.clone()],
+            ..Rules::default()
+        };
+        for admitting in [everybody(), by_name(), by_key()] {
+            let rules = |denied, required| Rules {
+                denied,
+                required,
+                ..admitting.clone()
+            };
+            assert!(matches!(
+                rules(Exclusions::default(), required("one")).authorize(&peer),
+                Decision::Admitted(_)
+            ));
+            assert_eq!(
+                rules(Exclusions::default(), required("two")).authorize(&peer),
+                unmet("require ou \"two\"")
+            );
+            let excluded = Decision::Refused(Refusal::Denied {
+                rule: "deny ou \"one\"".to_owned(),
+            });
+            assert_eq!(rules(denied(), required("one")).authorize(&peer), excluded);
+            assert_eq!(rules(denied(), required("two")).authorize(&peer), excluded);
+        }
+        // A requirement that is met admits nobody by itself.
+        let rules = Rules {
+            required: required("one"),
+            ..Rules::default()
+        };
+        assert_eq!(rules.authorize(&peer), Decision::Refused(Refusal::NoMatch));
     }
 
     #[test]

@@ -1,7 +1,15 @@
 //! Pins of public keys: `ALGORITHM:DIGEST`, as `--allow-spki-pin` and `--verify-spki-pin` take
 //! them.
+//!
+//! What is digested is the SubjectPublicKeyInfo (RFC 5280, section 4.1.2.7) exactly as the
+//! certificate encodes it.
 
-/// A digest that the public key of a peer must have. Built only by [`SpkiPin::parse`].
+use std::fmt;
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::digest::{self, SHA256, SHA384, SHA512};
+
+/// A digest that the public key of a peer must have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpkiPin {
     algorithm: PinAlgorithm,
@@ -10,12 +18,9 @@ pub struct SpkiPin {
 
 /// What a pin's digest was made with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PinAlgorithm {
-    /// SHA-256.
+enum PinAlgorithm {
     Sha256,
-    /// SHA-384.
     Sha384,
-    /// SHA-512.
     Sha512,
 }
 
@@ -62,14 +67,25 @@ impl SpkiPin {
         Ok(Self { algorithm, digest })
     }
 
-    /// What the digest was made with.
-    pub fn algorithm(&self) -> PinAlgorithm {
-        self.algorithm
+    /// The pin with SHA-256 of this SubjectPublicKeyInfo.
+    pub fn of(spki: &[u8]) -> Self {
+        let algorithm = PinAlgorithm::Sha256;
+        Self {
+            algorithm,
+            digest: algorithm.digest(spki),
+        }
     }
 
-    /// The digest, as long as its algorithm makes it.
-    pub fn digest(&self) -> &[u8] {
-        &self.digest
+    /// Whether this is a pin of this SubjectPublicKeyInfo. Takes the same time for every digest.
+    pub fn matches(&self, spki: &[u8]) -> bool {
+        verify_slices_are_equal(&self.algorithm.digest(spki), &self.digest).is_ok()
+    }
+}
+
+/// As it can be typed.
+impl fmt::Display for SpkiPin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.algorithm.name(), encode_base64(&self.digest))
     }
 }
 
@@ -77,7 +93,7 @@ impl PinAlgorithm {
     const ALL: [Self; 3] = [Self::Sha256, Self::Sha384, Self::Sha512];
 
     /// The name that pins begin with.
-    pub fn name(self) -> &'static str {
+    fn name(self) -> &'static str {
         match self {
             Self::Sha256 => "sha256",
             Self::Sha384 => "sha384",
@@ -85,13 +101,21 @@ impl PinAlgorithm {
         }
     }
 
+    fn function(self) -> &'static digest::Algorithm {
+        match self {
+            Self::Sha256 => &SHA256,
+            Self::Sha384 => &SHA384,
+            Self::Sha512 => &SHA512,
+        }
+    }
+
     /// Bytes in a digest.
     fn length(self) -> usize {
-        match self {
-            Self::Sha256 => 32,
-            Self::Sha384 => 48,
-            Self::Sha512 => 64,
-        }
+        self.function().output_len()
+    }
+
+    fn digest(self, bytes: &[u8]) -> Vec<u8> {
+        digest::digest(self.function(), bytes).as_ref().to_vec()
     }
 }
 
@@ -157,6 +181,23 @@ fn value(letter: u8) -> Option<u32> {
     Some(u32::from(letter.abs_diff(first)).saturating_add(offset))
 }
 
+fn encode_base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for group in bytes.chunks(3) {
+        let bits = group
+            .iter()
+            .zip([16u32, 8, 0])
+            .fold(0u32, |bits, (byte, shift)| bits | u32::from(*byte) << shift);
+        for (place, shift) in [18u32, 12, 6, 0].into_iter().enumerate() {
+            let value = usize::try_from(bits >> shift & 63).unwrap_or_default();
+            let letter = ALPHABET.get(value).map_or('=', |letter| char::from(*letter));
+            text.push(if place <= group.len() { letter } else { '=' });
+        }
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -176,8 +217,8 @@ mod tests {
         ] {
             let pin = SpkiPin::parse(&text).expect("a pin");
             assert_eq!(
-                (pin.algorithm(), pin.digest()),
-                (algorithm, &vec![0; length][..]),
+                (pin.algorithm, pin.digest),
+                (algorithm, vec![0; length]),
                 "{text}"
             );
         }
@@ -229,7 +270,30 @@ mod tests {
         }
     }
 
+    /// Digests of the empty text.
+    const EMPTY: [&str; 3] = [
+        "sha256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=",
+        "sha384:OLBgp1GsljhM2TJ+sbHjaiH9txEUvgdDTAzHv2P24donTt6/529l+9Ua0vFImLlb",
+        "sha512:z4PhNX7vuL3xVChQ1m2AB9Yg5AULVxXcg/SpIdNs6c5H0NE8XYXysP+DGNKHfuwvY7kxvUdBeoGlODJ6+SfaPg==",
+    ];
+
+    #[test]
+    fn pins_are_digests_of_exactly_these_bytes() {
+        for text in EMPTY {
+            let pin = SpkiPin::parse(text).expect("a pin");
+            assert!(pin.matches(b""), "{text}");
+            assert!(!pin.matches(b"\0"), "{text}");
+            assert_eq!(pin.to_string(), text);
+        }
+        assert_eq!(SpkiPin::of(b"").to_string(), EMPTY[0]);
+    }
+
     proptest! {
+        #[test]
+        fn base64_gives_back_what_it_was_made_of(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
+            prop_assert_eq!(decode_base64(encode_base64(&bytes).as_bytes()), Ok(bytes));
+        }
+
         #[test]
         fn no_text_panics(text in "(sha(256|384|512):)?[A-Za-z0-9+/=\r\n @]{0,90}") {
             let _ = SpkiPin::parse(&text);

@@ -66,12 +66,21 @@ impl UriPattern {
 
     /// Whether the pattern covers `uri`, all of it. One slash at the end of `uri` is ignored.
     pub fn matches(&self, uri: &str) -> bool {
+        self.covers(uri, |literal, part| literal == part)
+    }
+
+    /// As [`Self::matches`], but letters are equal in any case.
+    pub fn matches_in_any_case(&self, uri: &str) -> bool {
+        self.covers(uri, str::eq_ignore_ascii_case)
+    }
+
+    fn covers(&self, uri: &str, is_equal: fn(&str, &str) -> bool) -> bool {
         if self.segments.is_empty() {
             return true;
         }
         let mut rest = uri.split('/');
         for segment in &self.segments {
-            if !rest.next().is_some_and(|part| segment.matches(part)) {
+            if !rest.next().is_some_and(|part| segment.matches(part, is_equal)) {
                 return false;
             }
         }
@@ -85,9 +94,9 @@ impl UriPattern {
 }
 
 impl Segment {
-    fn matches(&self, part: &str) -> bool {
+    fn matches(&self, part: &str, is_equal: fn(&str, &str) -> bool) -> bool {
         match self {
-            Self::Literal(text) => text == part,
+            Self::Literal(text) => is_equal(text, part),
             Self::Wildcard => !part.is_empty(),
         }
     }

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::authorization::{SpkiPinError, UriPatternError};
+use crate::authorization::{SerialNumberError, SpkiPinError, UriPatternError};
 use crate::net::{AddressError, HttpUrlError, UnknownScheme};
 use crate::proxy::AnnouncersError;
 use crate::tls::{CipherGroupsError, UnsupportedVersion};
@@ -113,6 +113,23 @@ pub enum ConfigError {
         /// What is wrong with it.
         reason: SpkiPinError,
     },
+    /// Conditions on certificates that nobody is asked for.
+    #[error(
+        "--require-* and --deny-* flags need client certificates, which --disable-authentication does without"
+    )]
+    NarrowingWithoutAuthentication,
+    /// Conditions on names in certificates that anybody can have written.
+    #[error(
+        "--require-* flags are mutually exclusive with --{0}: without a chain to an authority the names in a \
+         certificate prove nothing"
+    )]
+    RequirementsWithPins(&'static str),
+    /// An exclusion of nobody; carries its kind.
+    #[error("--deny-{0} with an empty value denies nobody: give a name, or leave the flag out")]
+    EmptyExclusion(&'static str),
+    /// An exclusion by something else than a serial number.
+    #[error("--deny-serial: {0}")]
+    SerialNumber(SerialNumberError),
     /// A server's target that plaintext could leave the machine for.
     #[error("--target must be unix:PATH or localhost:PORT (unless --unsafe-target is set)")]
     TargetNotLocal,

@@ -50,6 +50,8 @@ pub(super) enum Scope {
     Server,
     /// After `client`.
     Client,
+    /// After `server` and after `client`.
+    Tunnel,
     /// After `demo`.
     Demo,
 }
@@ -61,8 +63,14 @@ impl Scope {
             Self::Global => true,
             Self::Server => command == Some(CommandWord::Server),
             Self::Client => command == Some(CommandWord::Client),
+            Self::Tunnel => matches!(command, Some(CommandWord::Server | CommandWord::Client)),
             Self::Demo => command == Some(CommandWord::Demo),
         }
+    }
+
+    /// Whether its flags are known after this command and after others, but not everywhere.
+    pub(super) fn is_shared_by(self, command: CommandWord) -> bool {
+        self == Self::Tunnel && self.covers(Some(command))
     }
 }
 
@@ -284,6 +292,8 @@ pub(super) struct Args {
     pub(super) spki_pins: Vec<String>,
     pub(super) policy: Option<PathBuf>,
     pub(super) query: Option<String>,
+    pub(super) required: Names,
+    pub(super) denied: Names,
     pub(super) disable_authentication: bool,
     pub(super) acme_name: Option<String>,
     pub(super) acme_email: Option<String>,
@@ -296,12 +306,24 @@ pub(super) struct Args {
     pub(super) demo_break: Option<&'static str>,
 }
 
+/// What `--require-*` or `--deny-*` name, list by list.
+#[derive(Default)]
+pub(super) struct Names {
+    pub(super) common_names: Vec<String>,
+    pub(super) organizational_units: Vec<String>,
+    pub(super) dns_names: Vec<String>,
+    pub(super) ip_addresses: Vec<IpAddr>,
+    pub(super) uris: Vec<String>,
+    pub(super) spki_pins: Vec<String>,
+    pub(super) serials: Vec<String>,
+}
+
 use Immediate::{Completion, CompletionScript, Help, LongHelp, Version};
 use Kind::{
     Bool, Choice, Choices, Duration, ExistingFile, Immediate as Acts, Integer, IpAddresses, Number, Path,
     TcpAddress, Text, Texts, Url,
 };
-use Scope::{Client, Demo, Global, Server};
+use Scope::{Client, Demo, Global, Server, Tunnel};
 
 /// Every flag, in the order in which help shows them.
 pub(super) static FLAGS: &[Flag] = &[
@@ -879,6 +901,91 @@ pub(super) static FLAGS: &[Flag] = &[
         Bool(|args| &mut args.disable_authentication),
         "Present no certificate; the server's is checked all the same.",
     ),
+    // Of both modes: whom access rules leave in.
+    flag(
+        Tunnel,
+        "require-cn",
+        Texts(|args| &mut args.required.common_names),
+        "Whatever else admits a peer, refuse it unless it has this common name. Of several --require flags all must hold.",
+    )
+    .placeholder("CN"),
+    flag(
+        Tunnel,
+        "require-ou",
+        Texts(|args| &mut args.required.organizational_units),
+        "The same by organizational unit.",
+    )
+    .placeholder("OU"),
+    flag(
+        Tunnel,
+        "require-dns",
+        Texts(|args| &mut args.required.dns_names),
+        "The same by DNS alternative name.",
+    )
+    .placeholder("DNS"),
+    flag(
+        Tunnel,
+        "require-ip",
+        IpAddresses(|args| &mut args.required.ip_addresses),
+        "The same by IP alternative name.",
+    )
+    .placeholder("IP"),
+    flag(
+        Tunnel,
+        "require-uri",
+        Texts(|args| &mut args.required.uris),
+        "The same by a pattern for URI alternative names.",
+    )
+    .placeholder("URI"),
+    flag(
+        Tunnel,
+        "deny-cn",
+        Texts(|args| &mut args.denied.common_names),
+        "Refuse peers with this common name, whatever else admits them. Of several --deny flags any is enough.",
+    )
+    .placeholder("CN"),
+    flag(
+        Tunnel,
+        "deny-ou",
+        Texts(|args| &mut args.denied.organizational_units),
+        "The same by organizational unit.",
+    )
+    .placeholder("OU"),
+    flag(
+        Tunnel,
+        "deny-dns",
+        Texts(|args| &mut args.denied.dns_names),
+        "The same by DNS alternative name, in any letter case.",
+    )
+    .placeholder("DNS"),
+    flag(
+        Tunnel,
+        "deny-ip",
+        IpAddresses(|args| &mut args.denied.ip_addresses),
+        "The same by IP alternative name.",
+    )
+    .placeholder("IP"),
+    flag(
+        Tunnel,
+        "deny-uri",
+        Texts(|args| &mut args.denied.uris),
+        "The same by a pattern for URI alternative names, in any letter case.",
+    )
+    .placeholder("URI"),
+    flag(
+        Tunnel,
+        "deny-spki-pin",
+        Texts(|args| &mut args.denied.spki_pins),
+        "The same by public key, written as for --allow-spki-pin.",
+    )
+    .placeholder("PIN"),
+    flag(
+        Tunnel,
+        "deny-serial",
+        Texts(|args| &mut args.denied.serials),
+        "The same by the serial number of the certificate, in hexadecimal digits, whoever issued it.",
+    )
+    .placeholder("HEX"),
     // demo
     flag(Demo, "once", Bool(|args| &mut args.demo_once), "Exit as soon as every check has run."),
     flag(

@@ -56,7 +56,8 @@ fn whole_usage(width: usize) -> String {
         paragraph(&mut text, 4, width, command.help());
         if let Some((_, scope)) = scope(command) {
             text.push('\n');
-            list(&mut text, 6, width, &entries(of_scope(scope)));
+            let own = |flag: &&Flag| flag.scope == scope || flag.scope.is_shared_by(command);
+            list(&mut text, 6, width, &entries(FLAGS.iter().filter(own)));
         }
         text.push('\n');
     }
@@ -71,7 +72,7 @@ fn command_usage(command: CommandWord, scope: Scope, width: usize) -> String {
     text.push_str("\nFlags:\n");
     let flags = FLAGS.iter().filter(|flag| match flag.scope {
         Scope::Global => command != CommandWord::Demo || matches!(flag.kind, Kind::Immediate(_)),
-        _ => flag.scope == scope,
+        other => other == scope || other.is_shared_by(command),
     });
     list(&mut text, 2, width, &entries(flags));
     text

@@ -103,6 +103,7 @@ fn server(args: &Args, limits: proxy::Limits) -> Result<Tunnel, ConfigError> {
     access::check_policy("allow", args)?;
     let header = header(args)?;
     let tls = tls(args)?;
+    access::check_narrowing("allow", args)?;
     let client_auth = match args.disable_authentication {
         true => ClientAuth::Disabled,
         false => ClientAuth::Required(access::rules("allow", args)?),
@@ -144,6 +145,7 @@ fn client(args: &Args, limits: proxy::Limits) -> Result<Tunnel, ConfigError> {
     access::check_client(args)?;
     let tls = tls(args)?;
     let server_name = server_name(args, &target)?;
+    access::check_narrowing("verify", args)?;
     let verify = access::rules("verify", args)?;
     let target = through_proxy(args, target)?;
     let mode = Mode::Client { server_name, verify };
@@ -281,7 +283,8 @@ fn server_name(args: &Args, target: &TargetAddr) -> Result<tls::ServerName, Conf
         _ if literal.contains(':') => literal,
         _ => name,
     };
-    match name.is_empty() {
+    // A server that is known by its key needs no name; without one, no SNI is sent.
+    match name.is_empty() && args.spki_pins.is_empty() {
         true => Err(ConfigError::NoServerName {
             target: target.text().to_owned(),
         }),
@@ -425,14 +428,22 @@ fn warnings(mode: ModeWord, args: &Args) -> Vec<String> {
     };
     // An empty URI pattern is refused, and an empty text is no IP address.
     let lists = [
-        (&args.common_names, "cn"),
-        (&args.organizational_units, "ou"),
-        (&args.dns_names, "dns"),
+        (&args.common_names, verb, "cn"),
+        (&args.organizational_units, verb, "ou"),
+        (&args.dns_names, verb, "dns"),
+        (&args.required.common_names, "require", "cn"),
+        (&args.required.organizational_units, "require", "ou"),
+        (&args.required.dns_names, "require", "dns"),
     ];
     let empty_rules = lists
         .into_iter()
-        .filter(|(list, _)| list.iter().any(String::is_empty))
-        .map(|(_, name)| format!("--{verb}-{name} with an empty value matches nobody"));
+        .filter(|(list, _, _)| list.iter().any(String::is_empty))
+        .map(|(_, verb, name)| format!("--{verb}-{name} with an empty value matches nobody"));
+    let names = &args.required.common_names;
+    let is_impossible = names.iter().any(|name| Some(name) != names.first());
+    let impossible = is_impossible.then(|| {
+        "--require-cn names several common names: nobody has more than one, so nobody gets in".to_owned()
+    });
     let never_posted = given(&args.metrics_url).is_some() && args.metrics_interval.positive().is_none();
     let unposted = never_posted
         .then(|| "--metrics-interval is not positive: nothing is ever posted to --metrics-url".to_owned());
@@ -450,6 +461,7 @@ fn warnings(mode: ModeWord, args: &Args) -> Vec<String> {
     });
     durations
         .chain(empty_rules)
+        .chain(impossible)
         .chain(unposted)
         .chain(unsafe_suite)
         .chain(believed)

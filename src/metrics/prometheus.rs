@@ -260,7 +260,7 @@ mod tests {
         let text = render(&registry, &gauges(), "p");
         for part in [
             "# TYPE p_handshake_failures_total counter\n",
-            "\np_handshake_failures_total{reason=\"not_allowed\"} 1\n",
+            "\np_handshake_failures_total{reason=\"acl-no-match\"} 1\n",
             "\np_handshake_failures_total{reason=\"expired\"} 0\n",
             "\np_handshake_duration_seconds_bucket{le=\"0.0025\"} 0\n\
              p_handshake_duration_seconds_bucket{le=\"0.005\"} 1\n",

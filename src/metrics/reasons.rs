@@ -1,4 +1,5 @@
-//! Why things fail, as far as it matters to whoever watches. Labels of metrics.
+//! Why things fail, as far as it matters to whoever watches: labels of metrics, and the
+//! `reason` that the log tells beside its phrases.
 
 use super::instruments::Reason;
 
@@ -29,38 +30,59 @@ macro_rules! reasons {
 
 reasons! {
     /// Why a TLS handshake failed: with an accepted peer in server mode, with the target in
-    /// client mode.
+    /// client mode. The labels are one vocabulary for metrics and log, described for operators
+    /// in `docs/refusals.md`: they are never given another meaning.
     HandshakeFailure {
+        /// The peer showed no certificate.
+        NoCertificate = "no-certificate",
+        /// A certificate that the peer sent can't be parsed.
+        MalformedCertificate = "malformed-certificate",
+        /// The peer's certificate leads to no authority that is trusted.
+        UnknownAuthority = "unknown-ca",
+        /// A certificate of the peer's chain has expired.
+        Expired = "expired",
+        /// A certificate of the peer's chain is not valid yet.
+        NotYetValid = "not-yet-valid",
+        /// The peer's certificate, or an authority of its chain, is for other purposes.
+        BadUsage = "bad-usage",
+        /// An authority of the chain must not vouch for a name in it.
+        NameConstraint = "name-constraint",
+        /// The server's certificate is for another name.
+        WrongName = "wrong-name",
+        /// The chain does not hold in another respect.
+        InvalidChain = "invalid-chain",
+        /// The peer does not prove that it has the key of its certificate.
+        BadSignature = "bad-signature",
+        /// The chain holds, but no access rule admits the peer.
+        NotAllowed = "acl-no-match",
+        /// An access rule excludes the peer, whatever else admits it.
+        Denied = "denied",
+        /// The peer lacks something that everybody must have.
+        RequirementUnmet = "requirement-unmet",
+        /// The peer's public key is not among the pinned ones.
+        WrongPin = "pin-mismatch",
+        /// No access rule matches, and the access policy says no.
+        PolicyDenied = "policy-denied",
+        /// The access policy came to no verdict.
+        PolicyError = "policy-error",
+        /// The peer refused this side: it sent an alert.
+        RefusedByPeer = "refused-by-peer",
+        /// No version, cipher suite or key exchange in common.
+        Incompatible = "no-common-parameters",
+        /// The PROXY protocol header was missing, malformed, or from a peer that may send none.
+        ProxyHeader = "proxy-header",
+        /// The first bytes were not TLS.
+        NotTls = "not-tls",
+        /// The peer does not keep to the protocol.
+        Protocol = "protocol-error",
         /// The peer left, or the network did.
         Closed = "closed",
         /// The connect timeout passed.
-        TimedOut = "timeout",
+        TimedOut = "handshake-timeout",
         /// The process is shutting down.
         Canceled = "canceled",
-        /// The PROXY protocol header was missing, malformed, or from a peer that may send none.
-        ProxyHeader = "proxy_header",
-        /// The first bytes were not TLS.
-        NotTls = "not_tls",
-        /// No version, cipher suite or key exchange in common.
-        Incompatible = "incompatible",
-        /// The peer does not keep to the protocol.
-        Protocol = "protocol",
-        /// The peer refused this side: it sent an alert.
-        RefusedByPeer = "refused_by_peer",
-        /// The peer showed no certificate.
-        NoCertificate = "no_certificate",
-        /// The peer's certificate leads to no authority that is trusted.
-        UnknownAuthority = "unknown_authority",
-        /// A certificate of the peer's chain has expired, or is not valid yet.
-        Expired = "expired",
-        /// The server's certificate is for another name.
-        WrongName = "wrong_name",
-        /// The peer's certificate, its chain or its signature is no good in another way.
-        InvalidCertificate = "invalid_certificate",
-        /// The certificate is good, but no access rule admits the peer.
-        NotAllowed = "not_allowed",
         /// Something went wrong on this side.
-        Internal = "internal",
+        Internal = "internal-error",
     }
 }
 
@@ -88,9 +110,9 @@ reasons! {
         /// The TLS handshake with it failed; counted there with its reason too.
         Tls = "tls",
         /// The PROXY protocol header could not be built.
-        HeaderNotBuilt = "header_not_built",
+        HeaderNotBuilt = "header-not-built",
         /// The PROXY protocol header could not be sent.
-        HeaderNotSent = "header_not_sent",
+        HeaderNotSent = "header-not-sent",
         /// The process is shutting down.
         Canceled = "canceled",
     }

@@ -13,10 +13,10 @@ use super::proxy_protocol::{self, Certificate, HeaderError, Introduced};
 use super::receive;
 use super::relay::{self, Deadlines, Observer, TlsEnd, Volume};
 use super::upstream::{self, Unreached, Upstream};
-use super::{Shared, Side, deadline_after};
+use super::{Shared, Side, complaint, deadline_after};
 use crate::authorization::Admission;
 use crate::logging::class;
-use crate::metrics::{DialFailure, HandshakeFailure, HandshakeKind, Reason as _, Registry};
+use crate::metrics::{DialFailure, HandshakeFailure, HandshakeKind, Registry};
 use crate::net::{Accepted, Label, Stream};
 use crate::tls::{Established, Facts, PeerIdentity, Session};
 
@@ -112,7 +112,7 @@ async fn join(shared: &Shared, accepted: Accepted) -> Option<Joined> {
     match reached {
         Ok(upstream) => join_ends(stream, tls, upstream),
         Err(mut unreached) => {
-            dial_failed(shared, &stream, &unreached);
+            complaint::dial_failed(shared, &stream, &unreached);
             if let Some(mut tls) = tls {
                 handshake::hang_up(&mut tls.session, &mut stream).await;
             }
@@ -208,22 +208,14 @@ async fn hear_announcement(shared: &Shared, stream: &mut Stream, deadline: Insta
         Some(Err(_)) => Err(Failure::timed_out()),
         Some(Ok(outcome)) => outcome,
     };
-    if let Err(Failure { reason, text }) = &outcome {
-        shared.surroundings.metrics.handshake_failed(*reason);
-        warn!(
-            target: class::HANDSHAKE_ERRS,
-            event = "announcement_failed",
-            peer = from,
-            reason = reason.label(),
-            error = text,
-            "error on PROXY protocol header from {from}: {text}"
-        );
+    if let Err(failure) = &outcome {
+        complaint::announcement_failed(&shared.surroundings.metrics, &from, failure);
     }
     outcome.ok()
 }
 
 /// The sender of a PROXY protocol header, as a field of the log.
-fn via_field(via: Option<&Label>) -> Option<String> {
+pub(super) fn via_field(via: Option<&Label>) -> Option<String> {
     via.map(|via| via.address().to_string())
 }
 
@@ -232,7 +224,6 @@ async fn shake_hands(shared: &Shared, stream: &mut Stream, deadline: Instant) ->
         return None;
     };
     let metrics = &shared.surroundings.metrics;
-    let from = stream.peer().address().to_string();
     let started = Instant::now();
     let shaken = tokio::time::timeout_at(deadline, async {
         // A silent peer costs a socket and no more, and one that is silent while credentials are
@@ -260,43 +251,13 @@ async fn shake_hands(shared: &Shared, stream: &mut Stream, deadline: Instant) ->
             HandshakeKind::Full
         });
     }
-    if let Err(Failure { reason, text }) = &outcome {
-        metrics.handshake_failed(*reason);
-        warn!(
-            target: class::HANDSHAKE_ERRS,
-            event = "handshake_failed",
-            peer = from,
-            via = via_field(stream.via()),
-            reason = reason.label(),
-            error = text,
-            "error on TLS handshake from {from}: {text}{}",
-            stream.via().map(|via| format!(" (via {via})")).unwrap_or_default()
-        );
+    if let Err(failure) = &outcome {
+        complaint::handshake_failed(metrics, stream, failure);
     }
     if was_refused {
         unless_draining(shared, handshake::say_farewell(stream)).await;
     }
     outcome.ok()
-}
-
-fn dial_failed(shared: &Shared, accepted: &Stream, unreached: &Unreached) {
-    let metrics = &shared.surroundings.metrics;
-    metrics.dial_failed(unreached.reason);
-    if let Some(reason) = unreached.handshake {
-        metrics.target_handshake_failed(reason);
-    }
-    error!(
-        target: class::CONN_ERRS,
-        event = "dial_failed",
-        peer = %accepted.peer().address(),
-        via = via_field(accepted.via()),
-        target = shared.target.text(),
-        reason = unreached.reason.label(),
-        error = unreached.text,
-        "{}: {}",
-        unreached.phrase(),
-        unreached.text
-    );
 }
 
 /// The outcome of `work`, or nothing if the process began to drain first.

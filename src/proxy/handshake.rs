@@ -12,7 +12,7 @@ use super::scratch;
 use super::steps::{Lost, Steps};
 use crate::metrics::HandshakeFailure;
 use crate::net::{Operation, Stream};
-use crate::tls::{Established, Handshake, HandshakeError, Progress, Session};
+use crate::tls::{Established, Evidence, Handshake, HandshakeError, Progress, Session};
 
 /// Handshake messages are read in pieces of this size; a whole flight mostly fits one.
 const PIECE: usize = 16 * 1024;
@@ -23,10 +23,12 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// Why a handshake failed.
 #[derive(Debug)]
 pub(super) struct Failure {
-    /// For the metrics.
+    /// For log and metrics.
     pub(super) reason: HandshakeFailure,
     /// For the log.
     pub(super) text: String,
+    /// Who was refused, as far as it is known.
+    pub(super) evidence: Option<Box<Evidence>>,
 }
 
 impl Failure {
@@ -34,6 +36,7 @@ impl Failure {
         Self {
             reason,
             text: text.into(),
+            evidence: None,
         }
     }
 
@@ -54,8 +57,11 @@ impl From<Lost> for Failure {
 }
 
 impl From<HandshakeError> for Failure {
-    fn from(error: HandshakeError) -> Self {
-        Self::new(error.reason(), error.to_string())
+    fn from(mut error: HandshakeError) -> Self {
+        Self {
+            evidence: error.take_evidence(),
+            ..Self::new(error.reason(), error.to_string())
+        }
     }
 }
 

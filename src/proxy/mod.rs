@@ -6,6 +6,7 @@
 mod accept;
 mod announcement;
 mod announcers;
+mod complaint;
 mod connection;
 mod crc32c;
 mod handshake;

@@ -9,9 +9,9 @@ use tokio::time::Instant;
 use super::handshake::{self, Failure};
 use super::{Shared, Side, deadline_after};
 use crate::authorization::Admission;
-use crate::metrics::{DialFailure, HandshakeFailure};
+use crate::metrics::{DialFailure, HandshakeFailure, Reason as _};
 use crate::net::{self, DialError, Kind, Operation, Stream};
-use crate::tls::Established;
+use crate::tls::{Established, Evidence};
 
 /// The target, reached.
 pub(super) struct Upstream {
@@ -23,10 +23,12 @@ pub(super) struct Upstream {
 /// Why the target was not reached.
 #[derive(Debug)]
 pub(super) struct Unreached {
-    /// For the metrics.
+    /// For log and metrics.
     pub(super) reason: DialFailure,
     /// Why the handshake with it failed, if it came to one.
     pub(super) handshake: Option<HandshakeFailure>,
+    /// Who was refused, as far as it is known.
+    pub(super) evidence: Option<Box<Evidence>>,
     /// For the log, behind [`Unreached::phrase`].
     pub(super) text: String,
     /// A target that was sent an alert, and is to be given time to read it.
@@ -38,9 +40,16 @@ impl Unreached {
         Self {
             reason,
             handshake: None,
+            evidence: None,
             text,
             refused: None,
         }
+    }
+
+    /// The reason in one word: that of the handshake, where it came to one.
+    pub(super) fn label(&self) -> &'static str {
+        self.handshake
+            .map_or_else(|| self.reason.label(), |reason| reason.label())
     }
 
     /// How the line of the log begins.
@@ -77,6 +86,7 @@ impl From<Failure> for Unreached {
     fn from(failure: Failure) -> Self {
         Self {
             handshake: Some(failure.reason),
+            evidence: failure.evidence,
             ..Self::new(DialFailure::Tls, failure.text)
         }
     }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use rustls::{AlertDescription, Error, PeerIncompatible, ProtocolVersion};
 
 use super::alert;
+use super::evidence::Evidence;
 use super::hello::{Hello, Reading};
 use super::server::Undecided;
 use super::session::{Engine, Event, LONGEST_UNOPENED, Session};
@@ -79,6 +80,7 @@ pub struct Facts {
 pub struct HandshakeError {
     text: String,
     reason: HandshakeFailure,
+    evidence: Option<Box<Evidence>>,
 }
 
 impl HandshakeError {
@@ -86,12 +88,18 @@ impl HandshakeError {
         Self {
             text: text.into(),
             reason,
+            evidence: None,
         }
     }
 
-    /// The kind of failure, for metrics.
+    /// The kind of failure, for log and metrics.
     pub fn reason(&self) -> HandshakeFailure {
         self.reason
+    }
+
+    /// Takes what is known of a peer that was refused for its certificate.
+    pub fn take_evidence(&mut self) -> Option<Box<Evidence>> {
+        self.evidence.take()
     }
 }
 
@@ -274,14 +282,23 @@ impl Handshake {
     }
 
     fn failure(&mut self, error: &Error) -> HandshakeError {
-        let refusal = self.verdict.take_refusal();
-        self.correct_alert(
-            error,
-            refusal.as_ref().is_some_and(|refusal| refusal.is_unparsable),
-        );
-        match refusal {
-            Some(refusal) => HandshakeError::new(refusal.reason, refusal.text),
-            None => HandshakeError::new(reason(error), describe(error, &self.hello)),
+        let outcome = self.verdict.take_outcome();
+        let is_unparsable = matches!(&outcome, Some(Err(refusal)) if refusal.is_unparsable);
+        self.correct_alert(error, is_unparsable);
+        let hello = &self.hello;
+        let (reason, text, evidence) = match outcome {
+            Some(Err(refusal)) => (refusal.reason, refusal.text, refusal.evidence),
+            // Whoever was admitted has failed in something else: mostly, to prove that it is not a
+            // stranger with a copy of the certificate.
+            Some(Ok((peer, _))) => {
+                let evidence = Some(Box::new(Evidence::of(peer.leaf())));
+                (reason(error), describe(error, hello), evidence)
+            }
+            None => (reason(error), describe(error, hello), None),
+        };
+        HandshakeError {
+            evidence,
+            ..HandshakeError::new(reason, text)
         }
     }
 
@@ -357,7 +374,8 @@ fn reason(error: &Error) -> HandshakeFailure {
             HandshakeFailure::RefusedByPeer
         }
         Error::PeerIncompatible(_) => HandshakeFailure::Incompatible,
-        Error::InvalidCertificate(_) => HandshakeFailure::InvalidCertificate,
+        Error::InvalidCertificate(rustls::CertificateError::BadSignature) => HandshakeFailure::BadSignature,
+        Error::InvalidCertificate(_) => HandshakeFailure::MalformedCertificate,
         Error::InappropriateMessage { .. }
         | Error::InappropriateHandshakeMessage { .. }
         | Error::InvalidMessage(_)

@@ -9,6 +9,7 @@
 mod alert;
 mod choice;
 mod client;
+mod evidence;
 mod handshake;
 mod hello;
 mod options;
@@ -24,6 +25,7 @@ mod verify;
 use crate::authorization::Rules;
 
 pub use client::ClientConfigs;
+pub use evidence::Evidence;
 pub use handshake::{Established, Facts, Handshake, HandshakeError, Progress};
 pub use options::{CipherGroups, CipherGroupsError, Newest, Options, UnsupportedVersion};
 pub use outgoing::Outgoing;
@@ -40,6 +42,10 @@ pub struct ServerName {
 }
 
 /// What a server tunnel asks of its peers.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one for each tunnel, and none is moved while it serves"
+)]
 #[derive(Debug, Clone)]
 pub enum ClientAuth {
     /// A certificate that chains to the trust bundle and that these rules admit.

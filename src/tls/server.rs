@@ -134,11 +134,11 @@ impl Parts {
         let peers = match client_auth {
             ClientAuth::Disabled => None,
             ClientAuth::Required(rules) => Some(Peers {
-                hints: credentials
-                    .anchors()
-                    .subjects()
-                    .map(|der| DistinguishedName::from(der.to_vec()))
-                    .collect(),
+                hints: match rules.replace_path() {
+                    // A client that looks for a certificate of one of these would find none.
+                    true => Arc::default(),
+                    false => hints(credentials),
+                },
                 conditions: Arc::new(Conditions {
                     anchors: Arc::clone(credentials.anchors()),
                     rules: rules.clone(),
@@ -191,6 +191,14 @@ impl Parts {
             config.send_tls13_tickets = 1;
         }
     }
+}
+
+/// The authorities whose certificates clients are asked for.
+fn hints(credentials: &Credentials) -> Arc<[DistinguishedName]> {
+    let subjects = credentials.anchors().subjects();
+    subjects
+        .map(|der| DistinguishedName::from(der.to_vec()))
+        .collect()
 }
 
 /// Serves every client with the one certificate, and remembers the name it asked for: rustls'

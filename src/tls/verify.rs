@@ -13,9 +13,10 @@ use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, PeerMisbehaved, SignatureScheme,
 };
 
+use super::evidence::Evidence;
 use super::options;
 use super::tickets::Proof;
-use crate::authorization::{Admission, Decision, Rules};
+use crate::authorization::{self, Admission, Decision, Rules};
 use crate::metrics::HandshakeFailure;
 
 /// What an admitted peer proved to be; `None` inside [`super::Established`] when no
@@ -35,23 +36,25 @@ pub(super) struct Verdict {
 }
 
 type Admitted = (PeerIdentity, Admission);
-type Outcome = Result<Admitted, Refusal>;
+pub(super) type Outcome = Result<Admitted, Refusal>;
 
 /// Why the verifier refused a peer.
 #[derive(Debug)]
 pub(super) struct Refusal {
     /// In the words of the log.
     pub(super) text: String,
-    /// For the metrics.
+    /// For log and metrics.
     pub(super) reason: HandshakeFailure,
     /// Whether the certificate is none.
     pub(super) is_unparsable: bool,
+    /// Who was refused, if that could be read.
+    pub(super) evidence: Option<Box<Evidence>>,
 }
 
 impl Verdict {
     /// Takes the peer, if the verifier was asked and admitted it.
     pub(super) fn take_admitted(&self) -> Option<Admitted> {
-        lock(&self.outcome).take()?.ok()
+        self.take_outcome()?.ok()
     }
 
     /// Takes the owner of the session that was resumed, whose leaf must be this one.
@@ -71,7 +74,12 @@ impl Verdict {
 
     /// Takes the reason for which the verifier refused the peer.
     pub(super) fn take_refusal(&self) -> Option<Refusal> {
-        lock(&self.outcome).take()?.err()
+        self.take_outcome()?.err()
+    }
+
+    /// Takes what the verifier said, if it was asked.
+    pub(super) fn take_outcome(&self) -> Option<Outcome> {
+        lock(&self.outcome).take()
     }
 
     /// Takes the name the client asked for, in lower case.
@@ -113,6 +121,9 @@ pub(super) struct Conditions {
     pub(super) server_name: Option<String>,
 }
 
+/// The most bytes of certificates, a client's own and those of its authorities together.
+const LARGEST_CHAIN: usize = 0xffff;
+
 /// Why a chain was refused, with the error that makes rustls send the alert that Ghostunnel
 /// 1.11.1 sends.
 pub(super) struct Refused {
@@ -133,40 +144,80 @@ impl Conditions {
             .chain(others)
             .map(|der| pki::Certificate::parse(der))
             .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| Refused {
-                refusal: Refusal {
-                    text: format!("tls: failed to parse {} certificate: {error}", self.peer_word()),
-                    reason: HandshakeFailure::InvalidCertificate,
-                    is_unparsable: true,
-                },
-                alert: CertificateError::BadEncoding,
-            })?;
+            .map_err(|error| Refused::malformed(self.peer_word(), &error))?;
+        let leaf = self.trusted_leaf(&presented, now)?;
+        let identity = Arc::new(pki::Identity::of(&leaf));
+        match self.rules.authorize(&identity) {
+            Decision::Admitted(admission) => Ok((identity, admission)),
+            Decision::Refused(refusal) => Err(self.refused(&identity, &refusal)),
+        }
+    }
+
+    /// The leaf of a path that holds, or of any chain where rules know peers by their keys.
+    fn trusted_leaf(
+        &self,
+        presented: &[pki::Certificate],
+        now: UnixTime,
+    ) -> Result<pki::Certificate, Refused> {
+        if self.rules.replace_path()
+            && let Some(leaf) = presented.first()
+        {
+            return Ok(leaf.clone());
+        }
         let path = pki::validate(&PathRequest {
-            presented: &presented,
+            presented,
             anchors: &self.anchors,
             time: now,
             usage: self.usage,
             server_name: self.server_name.as_deref(),
         })
-        .map_err(|error| Refused {
-            alert: alert_for(error.kind()),
+        .map_err(|error| Refused::no_path(presented.first(), &error))?;
+        self.check_size(presented, path.chain())?;
+        Ok(path.leaf().clone())
+    }
+
+    /// Ghostunnel 1.11.1 put a client's certificates and authorities into its session ticket,
+    /// and failed the handshake where that became too long. Nobody relies on longer ones, so
+    /// whoever hopes for slow work on them stays out here as well.
+    fn check_size(&self, presented: &[pki::Certificate], path: &[pki::Certificate]) -> Result<(), Refused> {
+        let authorities = path.iter().skip(1);
+        let size: usize = presented
+            .iter()
+            .chain(authorities)
+            .map(|one| one.der().len())
+            .sum();
+        if self.usage != Usage::ClientAuth || size <= LARGEST_CHAIN {
+            return Ok(());
+        }
+        Err(Refused {
             refusal: Refusal {
-                text: format!("tls: failed to verify certificate: {error}"),
-                reason: reason_for(error.kind()),
                 is_unparsable: false,
+                text: format!(
+                    "tls: failed to verify certificate: client and authorities have {size} bytes of certificates, \
+                     more than {LARGEST_CHAIN}"
+                ),
+                reason: HandshakeFailure::InvalidChain,
+                evidence: presented.first().map(|leaf| Box::new(Evidence::of(leaf))),
             },
-        })?;
-        let identity = Arc::new(pki::Identity::of(path.leaf()));
-        match self.rules.authorize(&identity) {
-            Decision::Admitted(admission) => Ok((identity, admission)),
-            Decision::Refused(refusal) => Err(Refused {
-                refusal: Refusal {
-                    text: refusal.to_string(),
-                    reason: HandshakeFailure::NotAllowed,
-                    is_unparsable: false,
+            alert: CertificateError::BadEncoding,
+        })
+    }
+
+    fn refused(&self, identity: &pki::Identity, refusal: &authorization::Refusal) -> Refused {
+        let rules = refusal.compared_with(&self.rules);
+        Refused {
+            refusal: Refusal {
+                is_unparsable: false,
+                text: refusal.to_string(),
+                reason: match refusal {
+                    authorization::Refusal::NoMatch => HandshakeFailure::NotAllowed,
+                    authorization::Refusal::WrongPin => HandshakeFailure::WrongPin,
+                    authorization::Refusal::Denied { .. } => HandshakeFailure::Denied,
+                    authorization::Refusal::Unmet { .. } => HandshakeFailure::RequirementUnmet,
                 },
-                alert: CertificateError::BadEncoding,
-            }),
+                evidence: Some(Box::new(Evidence::of(identity.leaf()).compared_with(rules))),
+            },
+            alert: CertificateError::BadEncoding,
         }
     }
 
@@ -179,12 +230,41 @@ impl Conditions {
     }
 }
 
+impl Refused {
+    fn malformed(peer: &str, error: &pki::ParseError) -> Self {
+        Self {
+            refusal: Refusal {
+                is_unparsable: true,
+                text: format!("tls: failed to parse {peer} certificate: {error}"),
+                reason: HandshakeFailure::MalformedCertificate,
+                evidence: None,
+            },
+            alert: CertificateError::BadEncoding,
+        }
+    }
+
+    fn no_path(leaf: Option<&pki::Certificate>, error: &pki::PathError) -> Self {
+        Self {
+            refusal: Refusal {
+                is_unparsable: false,
+                text: format!("tls: failed to verify certificate: {error}"),
+                reason: reason_for(error.kind()),
+                evidence: leaf.map(|leaf| Box::new(Evidence::of(leaf))),
+            },
+            alert: alert_for(error.kind()),
+        }
+    }
+}
+
 fn reason_for(kind: PathErrorKind) -> HandshakeFailure {
     match kind {
         PathErrorKind::UnknownAuthority => HandshakeFailure::UnknownAuthority,
         PathErrorKind::Expired => HandshakeFailure::Expired,
+        PathErrorKind::NotYetValid => HandshakeFailure::NotYetValid,
         PathErrorKind::NameMismatch => HandshakeFailure::WrongName,
-        PathErrorKind::IncompatibleUsage | PathErrorKind::Other => HandshakeFailure::InvalidCertificate,
+        PathErrorKind::IncompatibleUsage => HandshakeFailure::BadUsage,
+        PathErrorKind::NameConstraint => HandshakeFailure::NameConstraint,
+        PathErrorKind::Other => HandshakeFailure::InvalidChain,
     }
 }
 
@@ -193,8 +273,11 @@ fn reason_for(kind: PathErrorKind) -> HandshakeFailure {
 fn alert_for(kind: PathErrorKind) -> CertificateError {
     match kind {
         PathErrorKind::UnknownAuthority => CertificateError::UnknownIssuer,
-        PathErrorKind::Expired => CertificateError::Expired,
-        _ => CertificateError::BadEncoding,
+        PathErrorKind::Expired | PathErrorKind::NotYetValid => CertificateError::Expired,
+        PathErrorKind::NameMismatch
+        | PathErrorKind::IncompatibleUsage
+        | PathErrorKind::NameConstraint
+        | PathErrorKind::Other => CertificateError::BadEncoding,
     }
 }
 

@@ -15,7 +15,7 @@ use crate::support::{client, server};
 
 /// The name by which client tunnels of these tests know every server, so that only the rule
 /// decides.
-const KNOWN_AS: &str = "known.test";
+pub(crate) const KNOWN_AS: &str = "known.test";
 
 /// Checks which certificates are admitted by a server with `--allow-RULE` and accepted by a
 /// client with `--verify-RULE`, for all of these rules at once.
@@ -47,7 +47,7 @@ fn borrowed(flags: &[String]) -> Vec<&str> {
 }
 
 /// Whether a client tunnel talks to this server; if not, it must be for not being on any list.
-fn accepts(pki: &Pki, identity: &Issued, flags: &[String]) -> bool {
+pub(crate) fn accepts(pki: &Pki, identity: &Issued, flags: &[String]) -> bool {
     let server = TlsServer::new(identity, &ClientCertificates::Unasked);
     let backend = Backend::tls(server, Behaviour::Echo);
     let known_as = format!("--override-server-name={KNOWN_AS}");

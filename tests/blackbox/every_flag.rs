@@ -239,10 +239,22 @@ const PRINTING: &[(&str, bool)] = &[
 
 /// Flags that Ghostunnel 1.11.1 does not have. They have tests of their own.
 const NEW: &[&str] = &[
+    "deny-cn",
+    "deny-dns",
+    "deny-ip",
+    "deny-ou",
+    "deny-serial",
+    "deny-spki-pin",
+    "deny-uri",
     "drain-status",
     "log-format",
     "log-level",
     "proxy-protocol-accept",
+    "require-cn",
+    "require-dns",
+    "require-ip",
+    "require-ou",
+    "require-uri",
     "storepass-file",
 ];
 

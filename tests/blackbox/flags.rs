@@ -477,7 +477,6 @@ fn variables_of_flags_not_built_yet_are_named() {
 fn flags_not_built_yet_are_refused_by_name_after_every_check() {
     let server = "server --listen=localhost:0 --target=localhost:1 --cert=c";
     let client = "client --listen=localhost:0 --target=localhost:1 --cert=c";
-    let pin = "sha256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
     for (words, flag) in [
         (format!("{server} --allow-all --pkcs11-module=/dev/null"), "pkcs11-module"),
         (
@@ -490,8 +489,6 @@ fn flags_not_built_yet_are_refused_by_name_after_every_check() {
                 .to_owned(),
             "auto-acme-cert",
         ),
-        (format!("{server} --key=k --allow-spki-pin={pin}"), "allow-spki-pin"),
-        (format!("{client} --key=k --verify-spki-pin={pin}"), "verify-spki-pin"),
         (format!("{server} --key=k --allow-policy=p --allow-query=q"), "allow-policy"),
         (
             format!("{client} --key=k --verify-policy=p --verify-query=q"),

@@ -118,7 +118,7 @@ fn refusals_carry_reason_and_error() {
         (&refused["level"], &refused["class"]),
         (&"warn".into(), &"handshake-errs".into())
     );
-    assert_eq!(refused["reason"], "unknown_authority");
+    assert_eq!(refused["reason"], "unknown-ca");
     assert_eq!(
         refused["error"],
         "tls: failed to verify certificate: x509: certificate signed by unknown authority"

@@ -171,13 +171,13 @@ fn refusals_are_told_apart_by_reason() {
     drop(Plain::connect(&address).expect("listening"));
     let _silent = Plain::connect(&address).expect("listening");
     for (reason, count) in [
-        ("no_certificate", 1.0),
-        ("unknown_authority", 1.0),
+        ("no-certificate", 1.0),
+        ("unknown-ca", 1.0),
         ("expired", 2.0),
-        ("not_tls", 1.0),
+        ("not-tls", 1.0),
         ("closed", 1.0),
-        ("timeout", 1.0),
-        ("not_allowed", 0.0),
+        ("handshake-timeout", 1.0),
+        ("acl-no-match", 0.0),
     ] {
         eventually_value(
             &tunnel,
@@ -210,7 +210,7 @@ fn a_peer_that_no_rule_admits_is_counted_as_such() {
         let text = crate::operator::get(&status, "/_metrics/prometheus")
             .text()
             .to_owned();
-        text.contains("\nghostunnel_handshake_failures_total{reason=\"not_allowed\"} 1\n")
+        text.contains("\nghostunnel_handshake_failures_total{reason=\"acl-no-match\"} 1\n")
     });
 }
 
@@ -247,7 +247,7 @@ fn targets_that_are_not_reached_are_told_apart_by_reason() {
     };
     visit();
     expect("dial_failures_total{reason=\"tls\"} 1");
-    expect("handshake_failures_total{reason=\"wrong_name\"} 1");
+    expect("handshake_failures_total{reason=\"wrong-name\"} 1");
     drop(backend);
     visit();
     expect("dial_failures_total{reason=\"refused\"} 1");

@@ -68,6 +68,11 @@ pub(crate) fn client_at(pki: &Pki, listen: &str, target: &str) -> Command {
     command
 }
 
+/// A line of the log up to where the reason of a refusal follows in brackets.
+pub(crate) fn phrase(line: &str) -> &str {
+    line.split_once(" [reason=").map_or(line, |(phrase, _)| phrase)
+}
+
 /// Lets it run as the user nobody. `false`, and a word about it, where this can't be done.
 pub(crate) fn as_nobody(command: &mut Command) -> bool {
     let Some(setpriv) = as_root("setpriv") else {

@@ -34,6 +34,11 @@ impl Identity {
         self.leaf.subject().common_name()
     }
 
+    /// All common names of the subject. Only an exclusion looks at those before the last.
+    pub fn common_names(&self) -> impl Iterator<Item = &str> {
+        self.leaf.subject().common_names()
+    }
+
     /// All organizational units of the subject.
     pub fn organizational_units(&self) -> &[String] {
         self.leaf.subject().organizational_units()

@@ -36,6 +36,9 @@ pub use details::{
 pub use error::ParseError;
 pub use identity::Identity;
 pub use name::Name;
-pub use path::{Hint, PathError, PathErrorKind, PathRequest, TrustAnchors, Usage, ValidatedPath, validate};
+pub use path::{
+    Hint, PathError, PathErrorKind, PathRequest, TrustAnchors, Usage, ValidatedPath, validate,
+    validate_counting,
+};
 pub use time::Time;
 pub use uri::UriError;

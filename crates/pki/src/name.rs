@@ -81,6 +81,11 @@ impl Name {
         self.values(COMMON_NAME).last()
     }
 
+    /// All common names in encoding order, those that do not count included.
+    pub fn common_names(&self) -> impl Iterator<Item = &str> {
+        self.values(COMMON_NAME)
+    }
+
     /// All organizational units in encoding order.
     pub fn organizational_units(&self) -> &[String] {
         &self.organizational_units

@@ -9,7 +9,10 @@ use rcgen::{
     BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
     IsCa, Issuer, KeyPair, KeyUsagePurpose, RsaKeySize, SanType, SerialNumber, SigningKey,
 };
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{
+    CertificateDer, PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer,
+};
 use tempfile::TempDir;
 
 use crate::der;
@@ -98,6 +101,7 @@ impl Authority {
             certificate,
             intermediates: self.intermediates.clone(),
             key: request.key.encode(&key),
+            key_form: pkcs8,
         }
     }
 
@@ -356,6 +360,7 @@ impl Request {
             certificate,
             intermediates: Vec::new(),
             key: self.key.encode(&key),
+            key_form: pkcs8,
         }
     }
 
@@ -437,15 +442,42 @@ pub struct Issued {
     certificate: Vec<u8>,
     intermediates: Vec<Vec<u8>>,
     key: Vec<u8>,
+    key_form: fn(Vec<u8>) -> PrivateKeyDer<'static>,
+}
+
+fn pkcs8(key: Vec<u8>) -> PrivateKeyDer<'static> {
+    PrivatePkcs8KeyDer::from(key).into()
 }
 
 impl Issued {
+    /// Somebody else's certificates, leaf first, and the key of the leaf in any form.
+    pub fn from_pem(chain: &str, key: &str) -> Self {
+        let mut chain = CertificateDer::pem_slice_iter(chain.as_bytes())
+            .map(|certificate| certificate.expect("a certificate as PEM").to_vec());
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("a key as PEM");
+        Self {
+            certificate: chain.next().expect("a leaf"),
+            intermediates: chain.collect(),
+            key: key.secret_der().to_vec(),
+            key_form: match key {
+                PrivateKeyDer::Pkcs1(_) => |key| PrivatePkcs1KeyDer::from(key).into(),
+                PrivateKeyDer::Sec1(_) => |key| PrivateSec1KeyDer::from(key).into(),
+                _ => pkcs8,
+            },
+        }
+    }
+
+    /// Whether peers of this crate can sign with the key; others are a matter for OpenSSL.
+    pub fn can_sign(&self) -> bool {
+        rustls::crypto::aws_lc_rs::sign::any_supported_type(&self.private_key()).is_ok()
+    }
+
     /// The leaf.
     pub fn der(&self) -> &[u8] {
         &self.certificate
     }
 
-    /// The key, PKCS#8.
+    /// The key; PKCS#8 unless it came in another form.
     pub fn key_der(&self) -> &[u8] {
         &self.key
     }
@@ -465,7 +497,12 @@ impl Issued {
 
     /// The key as PEM.
     pub fn key_pem(&self) -> String {
-        der::pem("PRIVATE KEY", &self.key)
+        let label = match self.private_key() {
+            PrivateKeyDer::Pkcs1(_) => "RSA PRIVATE KEY",
+            PrivateKeyDer::Sec1(_) => "EC PRIVATE KEY",
+            _ => "PRIVATE KEY",
+        };
+        der::pem(label, &self.key)
     }
 
     /// Leaf and intermediates, in the order TLS sends them.
@@ -498,11 +535,12 @@ impl Issued {
     #[must_use]
     pub fn with_key_of(mut self, other: &Self) -> Self {
         self.key.clone_from(&other.key);
+        self.key_form = other.key_form;
         self
     }
 
     pub(crate) fn private_key(&self) -> PrivateKeyDer<'static> {
-        PrivatePkcs8KeyDer::from(self.key.clone()).into()
+        (self.key_form)(self.key.clone())
     }
 }
 

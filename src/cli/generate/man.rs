@@ -28,10 +28,11 @@ pub(in crate::cli) fn man_page(page: ManPage) -> String {
     }
     text.push_str(&format!(".PP\n{}\n", escape(help::NOTES)));
     text.push_str(".SH OPTIONS\nThese stand before or after the command.\n");
-    text.push_str(&options(Scope::Global));
+    text.push_str(&options(|flag| flag.scope == Scope::Global));
     for (command, scope) in CommandWord::ALL.into_iter().filter_map(help::scope) {
         text.push_str(&format!(".SS Options of {}\n", command.word()));
-        text.push_str(&options(scope));
+        let is_known = |flag: &Flag| flag.scope == scope || flag.scope.is_shared_by(command);
+        text.push_str(&options(is_known));
     }
     text.push_str(&environment());
     if page == ManPage::Long {
@@ -56,10 +57,10 @@ fn synopsis(command: CommandWord) -> String {
     }
 }
 
-fn options(scope: Scope) -> String {
+fn options(is_known: impl Fn(&Flag) -> bool) -> String {
     FLAGS
         .iter()
-        .filter(|flag| flag.scope == scope && !flag.hidden)
+        .filter(|flag| is_known(flag) && !flag.hidden)
         .map(option)
         .collect()
 }

@@ -24,6 +24,7 @@ pub fn flag_reference() -> String {
         ("All commands", Scope::Global),
         ("server", Scope::Server),
         ("client", Scope::Client),
+        ("server and client", Scope::Tunnel),
         ("demo", Scope::Demo),
     ] {
         page.push_str(&format!("\n## {title}\n"));
@@ -81,6 +82,7 @@ fn meaning(flag: &Flag) -> String {
         Scope::Global => "",
         Scope::Server => "*server*: ",
         Scope::Client => "*client*: ",
+        Scope::Tunnel => "*server*, *client*: ",
         Scope::Demo => "*demo*: ",
     };
     let scope = if flag.hidden { scope } else { "" };

@@ -1,9 +1,9 @@
 //! Who is let in: access rules of a server, conditions on a client's server.
 
 use super::{given, sources};
-use crate::authorization::{Rules, SpkiPin, UriPattern};
+use crate::authorization::{Exclusions, Requirements, Rules, SerialNumber, SpkiPin, UriPattern};
 use crate::cli::errors::ConfigError;
-use crate::cli::flags::Args;
+use crate::cli::flags::{Args, Names};
 
 /// One way to tell whom to admit. Presence counts, so an empty name satisfies the check
 /// although it admits nobody.
@@ -42,11 +42,11 @@ fn check_pins(flag: &'static str, args: &Args) -> Result<(), ConfigError> {
     if !args.spki_pins.is_empty() && sources::uses_workload_api(args) {
         return Err(ConfigError::PinsWithWorkloadApi(flag));
     }
-    pins(flag, args).map(drop)
+    pins(flag, &args.spki_pins).map(drop)
 }
 
 /// The pins given by `flag`.
-pub(super) fn pins(flag: &'static str, args: &Args) -> Result<Vec<SpkiPin>, ConfigError> {
+fn pins(flag: &'static str, texts: &[String]) -> Result<Vec<SpkiPin>, ConfigError> {
     let parse = |text: &String| {
         SpkiPin::parse(text).map_err(|reason| ConfigError::SpkiPin {
             flag,
@@ -54,7 +54,42 @@ pub(super) fn pins(flag: &'static str, args: &Args) -> Result<Vec<SpkiPin>, Conf
             reason,
         })
     };
-    args.spki_pins.iter().map(parse).collect()
+    texts.iter().map(parse).collect()
+}
+
+/// What narrows rules that there must be, and that must be able to tell names. Judged behind
+/// everything that 1.11.1 knows.
+pub(super) fn check_narrowing(side: &'static str, args: &Args) -> Result<(), ConfigError> {
+    let (is_required, is_denied) = (is_given(&args.required), is_given(&args.denied));
+    if side == "allow" && args.disable_authentication && (is_required || is_denied) {
+        return Err(ConfigError::NarrowingWithoutAuthentication);
+    }
+    if is_required && !args.spki_pins.is_empty() {
+        return Err(ConfigError::RequirementsWithPins(pin_flag(side)));
+    }
+    Ok(())
+}
+
+fn is_given(names: &Names) -> bool {
+    let Names {
+        common_names,
+        organizational_units,
+        dns_names,
+        ip_addresses,
+        uris,
+        spki_pins,
+        serials,
+    } = names;
+    let mut lists = [
+        common_names,
+        organizational_units,
+        dns_names,
+        uris,
+        spki_pins,
+        serials,
+    ]
+    .into_iter();
+    !ip_addresses.is_empty() || lists.any(|list| !list.is_empty())
 }
 
 /// A policy and a query, or neither; `side` is `allow` or `verify`.
@@ -84,7 +119,6 @@ fn has_lists(args: &Args) -> bool {
 /// The lists as rules; `side` is `allow` or `verify`. A client without any condition accepts
 /// every server that proves its name; a server has to be told.
 pub(super) fn rules(side: &'static str, args: &Args) -> Result<Rules, ConfigError> {
-    let uris: Result<Vec<_>, _> = args.uris.iter().map(|uri| UriPattern::parse(uri)).collect();
     let all = match side {
         "allow" => args.allow_all,
         _ => !has_lists(args) && !has_policy(args) && args.spki_pins.is_empty(),
@@ -95,6 +129,60 @@ pub(super) fn rules(side: &'static str, args: &Args) -> Result<Rules, ConfigErro
         organizational_units: args.organizational_units.clone(),
         dns_names: args.dns_names.clone(),
         ip_addresses: args.ip_addresses.clone(),
-        uris: uris.map_err(|reason| ConfigError::UriPattern { side, reason })?,
+        uris: uri_patterns(side, &args.uris)?,
+        pins: pins(pin_flag(side), &args.spki_pins)?,
+        required: required(args)?,
+        denied: denied(args)?,
     })
+}
+
+fn required(args: &Args) -> Result<Requirements, ConfigError> {
+    let names = &args.required;
+    Ok(Requirements {
+        common_names: names.common_names.clone(),
+        organizational_units: names.organizational_units.clone(),
+        dns_names: names.dns_names.clone(),
+        ip_addresses: names.ip_addresses.clone(),
+        uris: uri_patterns("require", &names.uris)?,
+    })
+}
+
+/// An empty name, as an unset variable leaves it, must not leave out an exclusion without a word.
+fn denied(args: &Args) -> Result<Exclusions, ConfigError> {
+    let names = &args.denied;
+    for (list, kind) in [
+        (&names.common_names, "cn"),
+        (&names.organizational_units, "ou"),
+        (&names.dns_names, "dns"),
+    ] {
+        if list.iter().any(String::is_empty) {
+            return Err(ConfigError::EmptyExclusion(kind));
+        }
+    }
+    let serials = names.serials.iter().map(|text| SerialNumber::parse(text));
+    Ok(Exclusions {
+        common_names: names.common_names.clone(),
+        organizational_units: names.organizational_units.clone(),
+        dns_names: names.dns_names.clone(),
+        ip_addresses: names.ip_addresses.clone(),
+        uris: uri_patterns("deny", &names.uris)?,
+        pins: pins("deny-spki-pin", &names.spki_pins)?,
+        serials: serials
+            .collect::<Result<_, _>>()
+            .map_err(ConfigError::SerialNumber)?,
+    })
+}
+
+fn uri_patterns(side: &'static str, patterns: &[String]) -> Result<Vec<UriPattern>, ConfigError> {
+    let patterns = patterns.iter().map(|pattern| UriPattern::parse(pattern));
+    patterns
+        .collect::<Result<_, _>>()
+        .map_err(|reason| ConfigError::UriPattern { side, reason })
+}
+
+fn pin_flag(side: &'static str) -> &'static str {
+    match side {
+        "allow" => "allow-spki-pin",
+        _ => "verify-spki-pin",
+    }
 }

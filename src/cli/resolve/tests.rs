@@ -1,3 +1,4 @@
+mod access;
 mod addresses;
 mod order;
 mod process;

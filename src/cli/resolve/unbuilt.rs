@@ -21,19 +21,7 @@ pub(super) fn flag(flag: &'static str, args: &Args) -> ConfigError {
 /// Refuses what is not refused where it would be done. Sources of certificates are, in
 /// [`sources::selection`].
 pub(super) fn refuse(mode: ModeWord, args: &Args) -> Result<(), ConfigError> {
-    pins(mode, args)?;
     policy(mode, args)
-}
-
-fn pins(mode: ModeWord, args: &Args) -> Result<(), ConfigError> {
-    let name = match mode {
-        ModeWord::Server => "allow-spki-pin",
-        ModeWord::Client => "verify-spki-pin",
-    };
-    match access::pins(name, args)?.is_empty() {
-        true => Ok(()),
-        false => Err(flag(name, args)),
-    }
 }
 
 fn policy(mode: ModeWord, args: &Args) -> Result<(), ConfigError> {
@@ -83,8 +71,6 @@ pub(super) const NAMES: &[&[&str]] = &[
         "--verify-policy",
         "--verify-query",
     ],
-    // Public key pins.
-    &["--allow-spki-pin", "--verify-spki-pin"],
 ];
 
 #[cfg(test)]

@@ -136,7 +136,7 @@ fn the_second_generation_tells_reasons_apart() {
         ),
         (
             |registry| registry.handshake_failed(HandshakeFailure::NotAllowed),
-            &[("handshake_failures_total{not_allowed}", 1.0)],
+            &[("handshake_failures_total{acl-no-match}", 1.0)],
         ),
         (
             |registry| {
@@ -144,7 +144,7 @@ fn the_second_generation_tells_reasons_apart() {
                 registry.target_handshake_failed(HandshakeFailure::WrongName);
             },
             &[
-                ("handshake_failures_total{wrong_name}", 1.0),
+                ("handshake_failures_total{wrong-name}", 1.0),
                 ("dial_failures_total{tls}", 1.0),
             ],
         ),

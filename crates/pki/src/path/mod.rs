@@ -146,6 +146,12 @@ impl ValidatedPath {
 /// At most 100 signatures are checked. Of several chains that hold, the first one found
 /// is the answer.
 pub fn validate(request: &PathRequest<'_>) -> Result<ValidatedPath, PathError> {
+    validate_counting(request, &mut 0)
+}
+
+/// As [`validate`], for whoever wants to know what it costs: adds the number of signatures that
+/// were checked to `verified`.
+pub fn validate_counting(request: &PathRequest<'_>, verified: &mut u32) -> Result<ValidatedPath, PathError> {
     let (leaf, others) = request.presented.split_first().ok_or(PathError::NoCertificate)?;
     let now = Time::from(request.time);
     check::own(leaf, now)?;
@@ -155,7 +161,7 @@ pub fn validate(request: &PathRequest<'_>) -> Result<ValidatedPath, PathError> {
     let candidates = if request.anchors.contains(leaf) {
         vec![vec![leaf.clone()]]
     } else {
-        build::chains(leaf, others, request.anchors, now)?
+        build::chains(leaf, others, request.anchors, now, verified)?
     };
     select(candidates, request.usage)
 }
@@ -322,17 +328,21 @@ fn rejected(wrong_usage: usize, wrong_policies: usize) -> String {
     format!("{usage}{wrong_policies} candidate chains with invalid policies")
 }
 
-/// What callers tell apart, to choose a TLS alert.
+/// What callers tell apart, to choose a TLS alert and to count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PathErrorKind {
     /// No chain leads to an anchor: `unknown_ca`.
     UnknownAuthority,
-    /// Expired or not yet valid: `certificate_expired`.
+    /// Expired: `certificate_expired`.
     Expired,
+    /// Not valid yet: `certificate_expired` too.
+    NotYetValid,
     /// Not for this usage.
     IncompatibleUsage,
     /// Not for this server name.
     NameMismatch,
+    /// A name that an authority of the chain must not vouch for, or that can't be compared.
+    NameConstraint,
     /// Everything else.
     Other,
 }
@@ -342,16 +352,17 @@ impl PathError {
     pub fn kind(&self) -> PathErrorKind {
         match self {
             Self::UnknownAuthority { .. } => PathErrorKind::UnknownAuthority,
-            Self::Expired { .. } | Self::NotYetValid { .. } => PathErrorKind::Expired,
+            Self::Expired { .. } => PathErrorKind::Expired,
+            Self::NotYetValid { .. } => PathErrorKind::NotYetValid,
             Self::IncompatibleUsage => PathErrorKind::IncompatibleUsage,
             Self::NameMismatch(_) => PathErrorKind::NameMismatch,
+            Self::NameConstraint(_) | Self::UnparsableName { .. } | Self::TooManyConstraints => {
+                PathErrorKind::NameConstraint
+            }
             Self::NoCertificate
             | Self::UnhandledCriticalExtension
             | Self::NotAuthorizedToSign
             | Self::TooManyIntermediates
-            | Self::NameConstraint(_)
-            | Self::UnparsableName { .. }
-            | Self::TooManyConstraints
             | Self::SignatureLimit
             | Self::Policies { .. } => PathErrorKind::Other,
         }

@@ -59,7 +59,7 @@ fn sample(flag: &Flag) -> Option<&'static str> {
 fn every_flag_of_the_table_is_read_in_every_form() {
     for flag in FLAGS {
         let command = match flag.scope {
-            Scope::Global | Scope::Server => "server",
+            Scope::Global | Scope::Server | Scope::Tunnel => "server",
             Scope::Client => "client",
             Scope::Demo => "demo",
         };
@@ -104,8 +104,10 @@ fn the_table_is_sound() {
         for name in [flag.name].iter().chain(flag.aliases) {
             assert!(!name.starts_with("no-") && !name.is_empty(), "--{name}");
             for other in FLAGS.iter().skip(index + 1) {
-                let apart =
-                    flag.scope != other.scope && flag.scope != Scope::Global && other.scope != Scope::Global;
+                let is_both = |command: &CommandWord| {
+                    flag.scope.covers(Some(*command)) && other.scope.covers(Some(*command))
+                };
+                let apart = !CommandWord::ALL.iter().any(is_both);
                 assert!(
                     apart || (other.name != *name && !other.aliases.contains(name)),
                     "--{name} twice"
@@ -166,7 +168,7 @@ proptest! {
         };
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let (command, rest): (_, &[&str]) = match flag.scope {
-            Scope::Global | Scope::Server => ("server", &["--listen=unix:l", "--target=unix:t"]),
+            Scope::Global | Scope::Server | Scope::Tunnel => ("server", &["--listen=unix:l", "--target=unix:t"]),
             Scope::Client => ("client", &["--listen=unix:l", "--target=h:1"]),
             Scope::Demo => ("demo", &[]),
         };
