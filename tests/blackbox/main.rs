@@ -37,6 +37,7 @@ mod sandbox;
 mod server;
 mod shutdown;
 mod sockets;
+mod spiffe;
 mod status;
 mod status_more;
 mod support;
