@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use ghostunnel_testing::{Authority, Request, Usage, oid};
+use ghostunnel_testing::{Authority, Identities, Request, Usage, oid};
 
 /// How many mutations each target sees.
 const MUTATIONS: usize = 2_000;
@@ -57,6 +57,11 @@ fn proxy_header_holds() {
 }
 
 #[test]
+fn workload_api_message_holds() {
+    exercise("workload_api_message", targets::workload_api_message);
+}
+
+#[test]
 fn keystore_pkcs12_holds() {
     exercise("keystore_pkcs12", targets::keystore_pkcs12);
 }
@@ -98,7 +103,8 @@ fn every_target_has_its_function_and_its_seeds() {
             "path",
             "proxy_header",
             "uri_pattern",
-            "url"
+            "url",
+            "workload_api_message"
         ]
     );
     for target in targets {
@@ -281,6 +287,23 @@ fn write_seeds() {
                 root.der(),
             ],
         ),
+    );
+
+    let id = "spiffe://test/client";
+    let other = Authority::new("other");
+    let workload = Identities::of(id, &middle.issue(&Request::unnamed().uri(id)), &root);
+    write("workload_api_message/one", &workload.encode());
+    let federated = workload.federated("spiffe://other.test", &other);
+    write("workload_api_message/federated", &federated.encode());
+    let hinted = Identities::default()
+        .hinted("internal", id, &root.issue(&Request::unnamed().uri(id)), &root)
+        .hinted("internal", id, &client, &root);
+    write("workload_api_message/hinted", &hinted.encode());
+    let no_svid = Identities::of("spiffe://test", &server, &root);
+    write("workload_api_message/no-svid", &no_svid.encode());
+    write(
+        "workload_api_message/kinds",
+        b"\x08\x01\x11\0\0\0\0\0\0\0\0\x1d\0\0\0\0\x0a\x02\x2a\0\x1a\x02\x0a\0",
     );
 
     // The shape of a PKCS#8 key on P-256 whose number is zero, which is no key.

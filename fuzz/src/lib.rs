@@ -11,6 +11,7 @@ use std::time::Duration;
 use aws_lc_rs::digest;
 use ghostunnel::authorization::UriPattern;
 use ghostunnel::cli::{self, Command};
+use ghostunnel::credentials::workload_api::Update;
 use ghostunnel::net::{AddressError, Label, ListenAddr, Reach, TargetAddr, Url};
 use ghostunnel::proxy::{Announcement, LONGEST, Progress, read_on};
 use ghostunnel_keystore::{Block, Entry, Format, KeystoreError, blocks, read_within, trust_anchors};
@@ -234,6 +235,22 @@ pub fn path(data: &[u8]) {
         Ok(path) => {
             assert_eq!(path.leaf(), leaf);
             assert!(path.chain().last().is_some_and(|last| anchors.contains(last)));
+        }
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
+/// What the agent of a SPIFFE Workload API sends.
+pub fn workload_api_message(data: &[u8]) {
+    match Update::parse(data) {
+        Ok(update) => {
+            let own = update.id().trust_domain();
+            let anchors = update
+                .bundles()
+                .of(own)
+                .expect("who has an identity has a trust domain");
+            assert!(!anchors.is_empty());
+            assert!(data.len() > update.id().text().len());
         }
         Err(error) => assert!(!error.to_string().is_empty()),
     }

@@ -51,6 +51,10 @@ pub(super) fn reload(
 }
 
 fn renew(tunnel: &Assembled) -> Result<(), String> {
+    if tunnel.store.is_pushed() {
+        // Whatever there is has come by itself.
+        return Ok(());
+    }
     let fresh = tunnel.store.prepare_reload().map_err(|error| error.to_string())?;
     let loaded = fresh.identity().map(|own| own.subject().to_owned());
     let warnings = fresh.warnings().to_vec();

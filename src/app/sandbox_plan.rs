@@ -184,6 +184,9 @@ impl<F: Files> Draft<'_, F> {
                 self.file(path, "--keystore", false);
                 self.password(password);
             }
+            Identity::WorkloadApi(settings) => {
+                self.target("--use-workload-api-addr", settings.endpoint.target());
+            }
             Identity::None => {}
         }
     }
@@ -335,6 +338,7 @@ mod tests {
 
     use super::*;
     use crate::config::ClientAuth;
+    use crate::credentials::workload_api;
     use crate::net::{ForwardProxy, HttpUrl, Reach, Url};
     use crate::{authorization, credentials, lifecycle, metrics, proxy, sandbox, status};
 
@@ -617,6 +621,29 @@ mod tests {
                 (ca.access, ca.why, ca.is_optional),
                 (Access::Read, "--cacert", false)
             );
+        }
+    }
+
+    #[test]
+    fn agents_of_the_workload_api_can_be_reached() {
+        for (address, files, connect) in [
+            (
+                "unix:///srv/spire/agent.sock",
+                vec!["connect /srv/spire"],
+                vec![53, 2],
+            ),
+            ("tcp://127.0.0.1:8081", vec![], vec![53, 2, 8081]),
+        ] {
+            let settings = workload_api::Settings {
+                endpoint: workload_api::Endpoint::parse(address).expect(address),
+                first_answer_timeout: None,
+                is_presented: true,
+            };
+            let identity = Identity::WorkloadApi(settings);
+            let config = with_credentials(identity, Trust::Bundle("/ca/bundle.pem".into()));
+            let plan = plan(&config, &environment(Imagined::default()));
+            assert_eq!(own_rules(&plan), files, "{address}");
+            assert_eq!(ports(&plan), connect, "{address}");
         }
     }
 

@@ -58,6 +58,10 @@ pub(super) fn run(run: Run) -> ExitCode {
     }
     let outcome = match run.config {
         Ok(config) => start(config, &log),
+        Err(error @ ConfigError::WorkloadApiAddress { .. }) => Err(StartError::new(
+            "error: unable to create workload API TLS source",
+            error,
+        )),
         Err(error @ ConfigError::ProxyScheme(_)) => {
             Err(StartError::new("error", error).also("error: unable to build dialer"))
         }
@@ -116,7 +120,8 @@ impl StartError {
             .also(&format!("error from {word} listen"))
     }
 
-    fn also(mut self, phrase: &str) -> Self {
+    /// Another log line for the same cause.
+    pub(super) fn also(mut self, phrase: &str) -> Self {
         self.lines.push(format!("{phrase}: {}", self.cause));
         self
     }
@@ -128,11 +133,19 @@ fn start(config: Config, log: &Log) -> Result<ExitCode, StartError> {
     let acquired = acquire(&config)?;
     let sandbox = restrict(&config);
     let runtime = control_runtime()?;
-    let loaded = load(&config, sandbox)?;
-    let confined = confine(&config, acquired)?;
     let tasks = LocalSet::new();
     let code = tasks.block_on(&runtime, async {
         let mut intents = signals.into_intents().map_err(signal_error)?;
+        let loaded = tokio::select! {
+            // First, so that a signal does not come before what needs no waiting.
+            biased;
+            loaded = load(&config, sandbox) => loaded?,
+            trigger = shutdown_while_loading(&mut intents) => {
+                info!("{trigger}");
+                return Ok(ExitCode::SUCCESS);
+            }
+        };
+        let confined = confine(&config, acquired)?;
         let mut serving = serve(&config, loaded, confined, log)?;
         until_shutdown(&config, &mut serving, &mut intents).await;
         Ok(drain(&config, serving, &intents, log).await)
@@ -142,6 +155,19 @@ fn start(config: Config, log: &Log) -> Result<ExitCode, StartError> {
     // A look-up that hangs in the C library can't be cancelled, and is not waited for.
     runtime.shutdown_background();
     code
+}
+
+/// Waits for somebody to lose patience with a start that waits for its credentials.
+async fn shutdown_while_loading(intents: &mut Intents) -> ShutdownTrigger {
+    loop {
+        match intents.next().await {
+            Intent::Shutdown(trigger) => return trigger,
+            // What is being waited for will be new.
+            Intent::Reload(_) => {
+                info!("note: nothing to reload yet, still waiting for the first certificate")
+            }
+        }
+    }
 }
 
 /// Step 3: sockets, bound but not listening: a client that comes too early is refused
@@ -234,7 +260,7 @@ struct Loaded {
     trust: Option<Arc<Store>>,
 }
 
-fn load(config: &Config, sandbox: SandboxView) -> Result<Loaded, StartError> {
+async fn load(config: &Config, sandbox: SandboxView) -> Result<Loaded, StartError> {
     let trust = reporting::prepare(config)?;
     let metrics = Arc::new(if config.status.is_some() || config.metrics.is_pushed() {
         Registry::new()
@@ -249,12 +275,10 @@ fn load(config: &Config, sandbox: SandboxView) -> Result<Loaded, StartError> {
         pulse: pulse.clone(),
         resolver: resolver.clone(),
     };
-    let assemble = |tunnel| Assembled::new(tunnel, surroundings()).map(Arc::new);
-    let tunnels = config
-        .tunnels
-        .iter()
-        .map(assemble)
-        .collect::<Result<Vec<_>, _>>()?;
+    let mut tunnels = Vec::with_capacity(config.tunnels.len());
+    for tunnel in &config.tunnels {
+        tunnels.push(Arc::new(Assembled::new(tunnel, surroundings()).await?));
+    }
     let status = config.status.as_ref();
     let scheme = status.map(|settings| status_port::scheme(settings, &tunnels));
     Ok(Loaded {
@@ -355,6 +379,9 @@ fn serve(config: &Config, loaded: Loaded, confined: Confined, log: &Log) -> Resu
             listening_line(&tunnel.config, &listener)
         );
         tunnel.proxy.serve(listener, &workers, index);
+        if let Some(agent) = tunnel.agent.clone() {
+            spawn_local(Arc::clone(tunnel).follow(agent));
+        }
     }
     spawn_local(confined.notifier.keep_alive(pulse));
     let reporting = Reporting::start(&config.metrics, &metrics, &resolver, trust.clone());

@@ -19,7 +19,7 @@ use crate::net::{self, Acceptor, Listener, Resolver, Stream};
 use crate::sandbox::{self, Outcome};
 use crate::status::{
     self, CertificateView, ConfigSource, HealthCheck, Listen, Reach, SandboxView, Scheme, Settings,
-    Transport, TunnelView,
+    Transport, TunnelView, WorkloadApiView,
 };
 use crate::tls;
 
@@ -34,7 +34,24 @@ pub(super) fn view(tunnel: &Arc<Assembled>, listener: &Listener, resolver: &Reso
         listening_on: Some(listener.address()),
         check: check(tunnel, resolver),
         certificate: certificate(tunnel),
+        workload_api: workload_api(tunnel),
     }
+}
+
+/// What the status port says of the agent that the tunnel's certificate comes from.
+fn workload_api(tunnel: &Arc<Assembled>) -> Rc<dyn Fn() -> Option<WorkloadApiView>> {
+    let agent = tunnel.agent.clone();
+    Rc::new(move || {
+        let state = agent.as_ref()?.borrow();
+        let agent = &state.agent;
+        Some(WorkloadApiView {
+            is_connected: agent.is_connected,
+            spiffe_id: agent.spiffe_id.clone(),
+            trust_domains: agent.trust_domains.clone(),
+            updated_at: agent.updated_at,
+            last_error: agent.last_error.clone(),
+        })
+    })
 }
 
 /// How the status port finds out whether the target is well.

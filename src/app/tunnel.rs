@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
-use tracing::{info, warn};
+use tokio::sync::watch;
+use tokio::task::spawn_local;
+use tracing::{error, info, warn};
 
 use super::startup::StartError;
 use crate::config::{Mode, Tunnel};
+use crate::credentials::workload_api::{self, Watch};
 use crate::credentials::{Credentials, Identity, Selection, Store, Trust};
-use crate::net::LookupError;
+use crate::net::{LookupError, Resolver};
 use crate::proxy::{Proxy, Side, Surroundings};
 use crate::tls::{ClientConfigs, ServerConfigs};
 
@@ -16,16 +19,19 @@ pub(super) struct Assembled {
     pub(super) config: Arc<Tunnel>,
     pub(super) proxy: Proxy,
     pub(super) store: Store,
+    /// What the agent of a Workload API pushes.
+    pub(super) agent: Option<watch::Receiver<workload_api::State>>,
     /// Trust anchors for a `--target-status` of `https://`.
     pub(super) status_trust: Option<Store>,
     side: Side,
 }
 
 impl Assembled {
-    /// Reads credentials, looks the target up, builds the TLS configuration.
-    pub(super) fn new(config: &Arc<Tunnel>, surroundings: Surroundings) -> Result<Self, StartError> {
-        let store = load_credentials(config)?;
+    /// Reads credentials, or waits for them; looks the target up, builds the TLS configuration.
+    pub(super) async fn new(config: &Arc<Tunnel>, surroundings: Surroundings) -> Result<Self, StartError> {
+        let source = Source::open(config, &surroundings.resolver)?;
         check_target(config)?;
+        let (store, agent) = source.first(config).await?;
         let side = side(config, &store.current())?;
         let proxy = Proxy::new(
             side.clone(),
@@ -37,9 +43,27 @@ impl Assembled {
             config: Arc::clone(config),
             proxy,
             store,
+            agent,
             status_trust: load_status_trust(config)?,
             side,
         })
+    }
+
+    /// Puts in force what is pushed, for as long as anything is.
+    pub(super) async fn follow(self: Arc<Self>, mut agent: watch::Receiver<workload_api::State>) {
+        loop {
+            let seen = agent.borrow_and_update().clone();
+            let in_force = self.store.current().generation();
+            if let Some(fresh) = seen.credentials.filter(|fresh| fresh.generation() > in_force) {
+                match self.renew(Arc::clone(&fresh)) {
+                    Ok(()) => tell_of(&fresh, &seen.agent),
+                    Err(error) => error!("error reloading TLS configuration: {error}"),
+                }
+            }
+            if agent.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     /// Makes the next handshakes use these credentials.
@@ -53,14 +77,82 @@ impl Assembled {
     }
 }
 
-fn load_credentials(config: &Tunnel) -> Result<Store, StartError> {
-    let store = Store::load(&config.credentials)
-        .map_err(|error| StartError::new("error: unable to load certificates", error))?;
-    info!("{}", store.start_line());
-    for warning in store.current().warnings() {
+/// Where credentials come from: files have been read, an agent has been asked.
+enum Source {
+    Read(Store),
+    Asked(workload_api::Settings, watch::Receiver<workload_api::State>),
+}
+
+impl Source {
+    fn open(config: &Tunnel, resolver: &Resolver) -> Result<Self, StartError> {
+        let source = match &config.credentials.identity {
+            Identity::WorkloadApi(settings) => {
+                let (watch, state) = Watch::new(settings.clone(), resolver.clone());
+                // Ends with the process, which owes the agent no farewell.
+                spawn_local(watch.run());
+                Self::Asked(settings.clone(), state)
+            }
+            Identity::Pair { .. } | Identity::Keystore { .. } | Identity::None => {
+                let store = Store::load(&config.credentials)
+                    .map_err(|error| StartError::new("error: unable to load certificates", error))?;
+                Self::Read(store)
+            }
+        };
+        info!("{}", config.credentials.start_line());
+        match &source {
+            Self::Read(store) => warn_of(&store.current()),
+            Self::Asked(settings, _) if settings.endpoint.is_exposed() => warn!(
+                "warning: --use-workload-api-addr leads over a network, where anybody on the way can read the \
+                 private key; use a unix: address"
+            ),
+            Self::Asked(..) => {}
+        }
+        Ok(source)
+    }
+
+    /// The credentials to start with.
+    async fn first(
+        self,
+        config: &Tunnel,
+    ) -> Result<(Store, Option<watch::Receiver<workload_api::State>>), StartError> {
+        match self {
+            Self::Read(store) => Ok((store, None)),
+            Self::Asked(settings, mut state) => {
+                let first = workload_api::first_answer(&mut state, settings.first_answer_timeout).await;
+                let first = first.map_err(|error| match config.mode {
+                    Mode::Server { .. } => StartError::new("error: unable to get server TLS config", error)
+                        .also("error from server listen"),
+                    Mode::Client { .. } => {
+                        let cause = format!("unable to get client TLS config: {error}");
+                        StartError::new("error: unable to build dialer", cause)
+                    }
+                })?;
+                tell_of(&first, &state.borrow().agent);
+                Ok((Store::pushed(&config.credentials, first), Some(state)))
+            }
+        }
+    }
+}
+
+/// Says what has come, once it is in force.
+fn tell_of(credentials: &Credentials, agent: &workload_api::AgentState) {
+    let id = agent.spiffe_id.as_deref().unwrap_or_default();
+    let end = credentials.identity().map(|own| own.not_after().to_string());
+    let end = end.unwrap_or_default();
+    info!(
+        event = "svid_received",
+        spiffe_id = id,
+        not_after = end,
+        "spiffe/info: received SVID {id}, valid until {end}, and bundles of {}",
+        agent.trust_domains.join(", ")
+    );
+    warn_of(credentials);
+}
+
+fn warn_of(credentials: &Credentials) {
+    for warning in credentials.warnings() {
         warn!("warning: {warning}");
     }
-    Ok(store)
 }
 
 /// The system's, whatever `--cacert` says: that is about the tunnel's peers.

@@ -4,6 +4,7 @@
 use std::fmt;
 
 use crate::authorization::{SerialNumberError, SpkiPinError, UriPatternError};
+use crate::credentials::workload_api::EndpointError;
 use crate::net::{AddressError, HttpUrlError, UnknownScheme};
 use crate::proxy::AnnouncersError;
 use crate::tls::{CipherGroupsError, UnsupportedVersion};
@@ -65,6 +66,24 @@ pub enum ConfigError {
     /// A certificate file without its key, or the other way round.
     #[error("--cert/--key must be set together, unless using PKCS11 for private key{0}")]
     HalfPair(FromEnvironment),
+    /// An address of an agent that is none.
+    #[error("{reason}{variables}")]
+    WorkloadApiAddress {
+        /// What is wrong with it.
+        reason: EndpointError,
+        /// Where it may have come from.
+        variables: FromEnvironment,
+    },
+    /// Something that was left out when this program was built.
+    #[error("--{flag} is not in this build, which was made without the cargo feature {feature:?}{variables}")]
+    NotInBuild {
+        /// The flag that asks for it.
+        flag: &'static str,
+        /// What it takes to have it.
+        feature: &'static str,
+        /// Where the wish may have come from.
+        variables: FromEnvironment,
+    },
     /// A password, and a file that has it.
     #[error("--storepass and --storepass-file are mutually exclusive{0}")]
     SeveralPasswords(FromEnvironment),

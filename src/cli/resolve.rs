@@ -283,8 +283,9 @@ fn server_name(args: &Args, target: &TargetAddr) -> Result<tls::ServerName, Conf
         _ if literal.contains(':') => literal,
         _ => name,
     };
-    // A server that is known by its key needs no name; without one, no SNI is sent.
-    match name.is_empty() && args.spki_pins.is_empty() {
+    // A server that is known by its key needs no name; without one, no SNI is sent. With the
+    // Workload API the server proves its SPIFFE ID: a name is only sent.
+    match name.is_empty() && args.spki_pins.is_empty() && !sources::uses_workload_api(args) {
         true => Err(ConfigError::NoServerName {
             target: target.text().to_owned(),
         }),
@@ -459,7 +460,15 @@ fn warnings(mode: ModeWord, args: &Args) -> Vec<String> {
     let unsafe_suite = groups.is_ok_and(CipherGroups::has_unsafe).then(|| {
         "--cipher-suites: UNSAFE-AZURE is left out, as suites with CBC are not supported".to_owned()
     });
+    let takes_any_server =
+        mode == ModeWord::Client && sources::uses_workload_api(args) && !access::has_conditions(args);
+    let any_server = takes_any_server.then(|| {
+        "--use-workload-api without --verify-uri takes every workload of every trust domain that the agent knows \
+         for the right server"
+            .to_owned()
+    });
     durations
+        .chain(any_server)
         .chain(empty_rules)
         .chain(impossible)
         .chain(unposted)

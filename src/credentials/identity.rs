@@ -8,7 +8,7 @@ use ghostunnel_pki::{Certificate, ParseError, Time};
 use rustls::SignatureAlgorithm;
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::sign::{CertifiedKey, SigningKey};
-use rustls_pki_types::CertificateDer;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 /// The tunnel's own certificate chain and signing key. The key is known to be the leaf's.
 pub struct OwnIdentity {
@@ -69,6 +69,17 @@ impl OwnIdentity {
         let leaf = Certificate::parse(leaf).map_err(KeyPairError::Leaf)?;
         let key = key?;
         Ok((Self::of(&leaf, entry.into_chain(), key)?, leaf))
+    }
+
+    /// From a chain, leaf first, and a key as they are sent and stored.
+    pub(super) fn from_der(
+        chain: Vec<CertificateDer<'static>>,
+        key: &PrivateKeyDer<'_>,
+    ) -> Result<(Self, Certificate), KeyPairError> {
+        let leaf = chain.first().map_or(&[][..], |leaf| leaf);
+        let leaf = Certificate::parse(leaf).map_err(KeyPairError::Leaf)?;
+        let key = any_supported_type(key).map_err(|_| KeyPairError::UnsupportedKey)?;
+        Ok((Self::of(&leaf, chain, key)?, leaf))
     }
 
     /// With a key that is elsewhere (an HSM), so that a signature may take long or never come:

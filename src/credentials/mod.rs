@@ -2,13 +2,15 @@
 //!
 //! A tunnel has one [`Store`]. It reads [`Credentials`] as a whole and publishes them as a
 //! whole, so that whoever takes a snapshot never sees a new certificate beside old trust
-//! anchors. How they are used is decided in `tls`; when they are read again, in `app`.
+//! anchors. How they are used is decided in `tls`; when they are read again, in `app`. A source
+//! that pushes, `workload_api`, has the same: whole credentials, published by `app` as they come.
 
 mod files;
 mod identity;
 mod secret;
 mod selection;
 mod trust;
+pub mod workload_api;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -16,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use ghostunnel_pki::{Certificate, Time, TrustAnchors};
+use ghostunnel_pki::{Certificate, Time, TrustAnchors, TrustBundles};
 use tokio::sync::watch;
 
 pub use files::{FileProblem, PasswordProblem, ReadError, Role};
@@ -34,20 +36,34 @@ const READINGS: usize = 3;
 /// A tunnel's whole credentials at one moment; never half old, half new.
 pub struct Credentials {
     identity: Option<Arc<OwnIdentity>>,
+    is_presented: bool,
     anchors: Arc<TrustAnchors>,
+    bundles: Option<Arc<TrustBundles>>,
     warnings: Vec<Warning>,
     generation: u64,
 }
 
 impl Credentials {
-    /// The tunnel's own certificate and key. `None`: it shows no certificate.
+    /// The tunnel's own certificate and key, if it has any.
     pub fn identity(&self) -> Option<&Arc<OwnIdentity>> {
         self.identity.as_ref()
     }
 
-    /// Whom the tunnel trusts. May be empty, see [`Warning::NoSystemAnchors`].
+    /// What a client tunnel shows to servers that ask for a certificate.
+    pub fn presented(&self) -> Option<&Arc<OwnIdentity>> {
+        self.identity().filter(|_| self.is_presented)
+    }
+
+    /// Whom the tunnel trusts. May be empty, see [`Warning::NoSystemAnchors`]; is empty beside
+    /// [`Credentials::bundles`].
     pub fn anchors(&self) -> &Arc<TrustAnchors> {
         &self.anchors
+    }
+
+    /// Whom the tunnel trusts, by trust domain. Where there are any, a peer is verified by its
+    /// SPIFFE ID: neither [`Credentials::anchors`] nor host names have a say.
+    pub fn bundles(&self) -> Option<&Arc<TrustBundles>> {
+        self.bundles.as_ref()
     }
 
     /// What the operator should know although the credentials can be used.
@@ -65,6 +81,8 @@ impl Credentials {
     pub(crate) fn with_identity(&self, identity: OwnIdentity) -> Self {
         Self {
             identity: Some(Arc::new(identity)),
+            is_presented: true,
+            bundles: None,
             anchors: Arc::clone(&self.anchors),
             warnings: Vec::new(),
             generation: self.generation,
@@ -102,6 +120,20 @@ impl Store {
         })
     }
 
+    /// Holds what a source pushes, which has pushed once.
+    pub fn pushed(selection: &Selection, first: Arc<Credentials>) -> Self {
+        Self {
+            selection: selection.clone(),
+            last_generation: AtomicU64::new(first.generation),
+            current: watch::Sender::new(first),
+        }
+    }
+
+    /// Whether there is nothing to be read anew: the source pushes.
+    pub fn is_pushed(&self) -> bool {
+        matches!(self.selection.identity, Identity::WorkloadApi(_))
+    }
+
     /// The credentials in force.
     pub fn current(&self) -> Arc<Credentials> {
         Arc::clone(&self.current.borrow())
@@ -112,8 +144,12 @@ impl Store {
         self.current.subscribe()
     }
 
-    /// Reads everything again and publishes nothing. Blocks on file reads.
+    /// Reads everything again and publishes nothing. Blocks on file reads. Where the source
+    /// pushes, these are the credentials in force.
     pub fn prepare_reload(&self) -> Result<Arc<Credentials>, LoadError> {
+        if self.is_pushed() {
+            return Ok(self.current());
+        }
         let generation = self.last_generation.fetch_add(1, Ordering::Relaxed) + 1;
         read(&self.selection, generation)
             .map(Arc::new)
@@ -134,11 +170,7 @@ impl Store {
 
     /// The line that operators know their certificate source by.
     pub fn start_line(&self) -> &'static str {
-        match self.selection.identity {
-            Identity::Pair { .. } => "using cert/key files on disk as certificate source",
-            Identity::Keystore { .. } => "using keystore file on disk as certificate source",
-            Identity::None => "no cert source configured -- running without certificate",
-        }
+        self.selection.start_line()
     }
 }
 
@@ -176,7 +208,8 @@ fn read_once(
             let password = files::read_password(password, reading)?;
             Some((files::read_keystore(path, password.expose(), reading)?, password))
         }
-        Identity::None => None,
+        // Nothing to read: what it pushes goes past this function.
+        Identity::WorkloadApi(_) | Identity::None => None,
     };
     let identity = match entry {
         Some((entry, password)) => {
@@ -193,7 +226,9 @@ fn read_once(
     })?;
     Ok(Credentials {
         identity,
+        is_presented: true,
         anchors: Arc::new(anchors),
+        bundles: None,
         warnings,
         generation,
     })
@@ -286,7 +321,7 @@ fn files_of(identity: &Identity) -> Vec<&Path> {
     match identity {
         Identity::Pair { cert, key, .. } => vec![cert, key],
         Identity::Keystore { path, .. } => vec![path],
-        Identity::None => Vec::new(),
+        Identity::WorkloadApi(_) | Identity::None => Vec::new(),
     }
 }
 

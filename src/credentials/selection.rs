@@ -3,14 +3,28 @@
 use std::path::PathBuf;
 
 use super::Secret;
+use super::workload_api;
 
 /// Where a tunnel's credentials come from.
 #[derive(Debug, Clone)]
 pub struct Selection {
     /// The tunnel's own certificate and key.
     pub identity: Identity,
-    /// Whom it trusts.
+    /// Whom it trusts. Without a say for tunnels whose identity comes from the Workload API,
+    /// which brings its own bundles.
     pub trust: Trust,
+}
+
+impl Selection {
+    /// The line that operators know their certificate source by.
+    pub fn start_line(&self) -> &'static str {
+        match self.identity {
+            Identity::Pair { .. } => "using cert/key files on disk as certificate source",
+            Identity::Keystore { .. } => "using keystore file on disk as certificate source",
+            Identity::WorkloadApi(_) => "using SPIFFE Workload API as certificate source",
+            Identity::None => "no cert source configured -- running without certificate",
+        }
+    }
 }
 
 /// The tunnel's own certificate and key.
@@ -32,6 +46,8 @@ pub enum Identity {
         /// For the file, or for an encrypted key in a PEM file.
         password: Password,
     },
+    /// `--use-workload-api`: an agent pushes certificate, key and trust bundles.
+    WorkloadApi(workload_api::Settings),
     /// `--disable-authentication` in client mode: no certificate is presented.
     None,
 }

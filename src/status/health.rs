@@ -31,6 +31,48 @@ pub struct TunnelView {
     pub check: HealthCheck,
     /// Gives its own certificate in force, if it has one.
     pub certificate: Rc<dyn Fn() -> Option<CertificateView>>,
+    /// Tells how it goes with the agent that its certificate comes from, if there is one.
+    pub workload_api: Rc<dyn Fn() -> Option<WorkloadApiView>>,
+}
+
+/// What the status port says of the agent of a SPIFFE Workload API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkloadApiView {
+    /// Whether there is a stream on which updates can come.
+    pub is_connected: bool,
+    /// The SPIFFE ID in force.
+    pub spiffe_id: Option<String>,
+    /// The trust domains whose peers can be verified.
+    pub trust_domains: Vec<String>,
+    /// When the last good update came.
+    pub updated_at: Option<SystemTime>,
+    /// What went wrong since then.
+    pub last_error: Option<String>,
+}
+
+/// The same as JSON.
+#[derive(Debug, Clone, Serialize)]
+struct AgentReport {
+    connected: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spiffe_id: Option<String>,
+    trust_domains: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_update: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_error: Option<String>,
+}
+
+impl From<WorkloadApiView> for AgentReport {
+    fn from(view: WorkloadApiView) -> Self {
+        Self {
+            connected: view.is_connected,
+            spiffe_id: view.spiffe_id,
+            trust_domains: view.trust_domains,
+            last_update: view.updated_at.map(local_time),
+            last_error: view.last_error,
+        }
+    }
 }
 
 /// What the status port says of a certificate.
@@ -100,6 +142,8 @@ struct Report<'a> {
     connections_open: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     certificate: Option<CertificateView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    workload_api: Option<AgentReport>,
     sandbox: &'a SandboxView,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     tunnels: Vec<TunnelReport<'a>>,
@@ -115,6 +159,8 @@ struct TunnelReport<'a> {
     bound_address: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     certificate: Option<CertificateView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    workload_api: Option<AgentReport>,
 }
 
 #[derive(Serialize)]
@@ -172,6 +218,7 @@ pub(super) fn report(snapshot: &Snapshot<'_>) -> (bool, String) {
     let ok = state.phase.is_serving() && results.iter().all(Result::is_ok);
     let last = state.last_reload.as_ref();
     let certificate = reports.first().and_then(|first| first.certificate.clone());
+    let workload_api = reports.first().and_then(|first| first.workload_api.clone());
     let first = reports.first();
     let report = Report {
         ok,
@@ -190,6 +237,7 @@ pub(super) fn report(snapshot: &Snapshot<'_>) -> (bool, String) {
         bound_address: first.and_then(|first| first.bound_address),
         connections_open: snapshot.connections_open,
         certificate,
+        workload_api,
         sandbox: snapshot.sandbox,
         tunnels: if reports.len() > 1 {
             std::mem::take(&mut reports)
@@ -213,6 +261,7 @@ impl<'a> TunnelReport<'a> {
             backend: Backend::new(result),
             bound_address: view.listening_on.as_deref(),
             certificate: (view.certificate)(),
+            workload_api: (view.workload_api)().map(AgentReport::from),
         }
     }
 }
@@ -251,6 +300,7 @@ mod tests {
             listening_on: listening_on.map(str::to_owned),
             check: Rc::new(|| Box::pin(async { Ok(()) })),
             certificate: Rc::new(|| None),
+            workload_api: Rc::new(|| None),
         }
     }
 

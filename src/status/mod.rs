@@ -18,7 +18,7 @@ mod tests;
 
 use crate::net::ListenAddr;
 
-pub use health::{CertificateView, HealthCheck, SandboxView, TunnelView};
+pub use health::{CertificateView, HealthCheck, SandboxView, TunnelView, WorkloadApiView};
 pub use pprof::Census;
 pub use server::{ConfigSource, Listen, Scheme, Sources, serve};
 pub use target_status::{Reach, ask};

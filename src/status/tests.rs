@@ -136,6 +136,7 @@ impl Fixture {
                         not_after: "2027-01-01T00:00:00Z".to_owned(),
                     })
                 }),
+                workload_api: Rc::new(|| None),
             }],
             lifecycle: self.lifecycle.clone(),
             metrics: Arc::new(Registry::new()),

@@ -72,10 +72,11 @@ impl Parts {
     fn new(credentials: &Credentials, name: &ServerName, rules: &Rules) -> Self {
         Self {
             resolver: credentials
-                .identity()
+                .presented()
                 .map(|own| Arc::new(SingleCertAndKey::from(own.certified_key()))),
             conditions: Arc::new(Conditions {
                 anchors: Arc::clone(credentials.anchors()),
+                bundles: credentials.bundles().cloned(),
                 rules: rules.clone(),
                 usage: Usage::ServerAuth,
                 server_name: Some(name.text.clone()),

@@ -29,6 +29,7 @@ impl Outgoing {
         let verifier = ServerVerifier {
             conditions: Arc::new(Conditions {
                 anchors: Arc::clone(credentials.anchors()),
+                bundles: None,
                 rules: Rules {
                     all: true,
                     ..Rules::default()

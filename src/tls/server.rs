@@ -141,6 +141,7 @@ impl Parts {
                 },
                 conditions: Arc::new(Conditions {
                     anchors: Arc::clone(credentials.anchors()),
+                    bundles: credentials.bundles().cloned(),
                     rules: rules.clone(),
                     usage: Usage::ClientAuth,
                     server_name: None,

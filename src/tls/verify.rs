@@ -4,7 +4,9 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ghostunnel_pki::{self as pki, PathErrorKind, PathRequest, TrustAnchors, Usage};
+use ghostunnel_pki::{
+    self as pki, PathErrorKind, PathRequest, SvidError, TrustAnchors, TrustBundles, Usage, ValidatedPath,
+};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{CertificateDer, ServerName as RustlsName, SubjectPublicKeyInfoDer, UnixTime};
@@ -115,6 +117,9 @@ fn lock<T>(slot: &Mutex<T>) -> MutexGuard<'_, T> {
 #[derive(Debug)]
 pub(super) struct Conditions {
     pub(super) anchors: Arc<TrustAnchors>,
+    /// With the Workload API: the peer's trust domain says which anchors count, and its SPIFFE
+    /// ID takes the place of usage and server name.
+    pub(super) bundles: Option<Arc<TrustBundles>>,
     pub(super) rules: Rules,
     pub(super) usage: Usage,
     /// The name a server must prove; `None` where peers are clients.
@@ -164,14 +169,10 @@ impl Conditions {
         {
             return Ok(leaf.clone());
         }
-        let path = pki::validate(&PathRequest {
-            presented,
-            anchors: &self.anchors,
-            time: now,
-            usage: self.usage,
-            server_name: self.server_name.as_deref(),
-        })
-        .map_err(|error| Refused::no_path(presented.first(), &error))?;
+        let path = match &self.bundles {
+            None => self.validate(presented, now)?,
+            Some(bundles) => validate_svid(presented, bundles, now)?,
+        };
         self.check_size(presented, path.chain())?;
         Ok(path.leaf().clone())
     }
@@ -221,6 +222,17 @@ impl Conditions {
         }
     }
 
+    fn validate(&self, presented: &[pki::Certificate], now: UnixTime) -> Result<ValidatedPath, Refused> {
+        pki::validate(&PathRequest {
+            presented,
+            anchors: &self.anchors,
+            time: now,
+            usage: self.usage,
+            server_name: self.server_name.as_deref(),
+        })
+        .map_err(|error| Refused::no_path(presented.first(), &error))
+    }
+
     fn peer_word(&self) -> &'static str {
         if self.server_name.is_some() {
             "server"
@@ -254,6 +266,31 @@ impl Refused {
             alert: alert_for(error.kind()),
         }
     }
+}
+
+/// Whatever is wrong with an SVID, the alert is bad_certificate, as Ghostunnel 1.11.1 sent.
+fn validate_svid(
+    presented: &[pki::Certificate],
+    bundles: &TrustBundles,
+    now: UnixTime,
+) -> Result<ValidatedPath, Refused> {
+    let validated = pki::validate_svid(presented, bundles, now).map(|(_, path)| path);
+    validated.map_err(|error| Refused {
+        alert: CertificateError::BadEncoding,
+        refusal: Refusal {
+            is_unparsable: false,
+            reason: match &error {
+                SvidError::UnknownTrustDomain(_) => HandshakeFailure::UnknownAuthority,
+                SvidError::Path(error) => reason_for(error.kind()),
+                SvidError::Id(_) => HandshakeFailure::InvalidChain,
+                SvidError::LeafIsAuthority
+                | SvidError::LeafSignsCertificates
+                | SvidError::LeafSignsRevocationLists => HandshakeFailure::BadUsage,
+            },
+            text: error.to_string(),
+            evidence: presented.first().map(|leaf| Box::new(Evidence::of(leaf))),
+        },
+    })
 }
 
 fn reason_for(kind: PathErrorKind) -> HandshakeFailure {

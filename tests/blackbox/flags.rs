@@ -444,17 +444,11 @@ fn variables_of_flags_not_built_yet_are_named() {
             .env(variable, value);
         start_error(&command)
     };
-    let socket = "unix:///run/agent.sock";
-    assert_eq!(
-        start("", "SPIFFE_ENDPOINT_SOCKET", socket),
-        "--use-workload-api is a flag of ghostunnel 1.11.1 that this version does not have yet (the environment \
-         sets SPIFFE_ENDPOINT_SOCKET)"
-    );
     assert_eq!(
         start(
             "--no-use-workload-api --cert=c --key=k",
             "SPIFFE_ENDPOINT_SOCKET",
-            socket
+            "unix:///run/agent.sock"
         ),
         format!("{TWO_SERVER_SOURCES} (the environment sets SPIFFE_ENDPOINT_SOCKET)")
     );
@@ -479,10 +473,6 @@ fn flags_not_built_yet_are_refused_by_name_after_every_check() {
     let client = "client --listen=localhost:0 --target=localhost:1 --cert=c";
     for (words, flag) in [
         (format!("{server} --allow-all --pkcs11-module=/dev/null"), "pkcs11-module"),
-        (
-            "server --listen=localhost:0 --target=localhost:1 --allow-all --use-workload-api".to_owned(),
-            "use-workload-api",
-        ),
         (
             "server --listen=localhost:0 --target=localhost:1 --allow-all --auto-acme-cert=n --auto-acme-email=e \
              --auto-acme-agree-to-tos"

@@ -44,6 +44,7 @@ mod sandbox;
 mod server;
 mod shutdown;
 mod sockets;
+mod spiffe;
 mod status;
 mod status_more;
 mod support;

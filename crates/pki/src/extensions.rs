@@ -27,11 +27,13 @@ pub(crate) struct Extensions {
     pub(crate) policies: Policies,
 }
 
-/// The one bit of KeyUsage that matters here; the others do not restrict TLS as
-/// Ghostunnel 1.11.1 spoke it.
+/// The bits of KeyUsage that matter here. Of these only `certificate_sign` restricts paths;
+/// the others are for SVIDs. The rest do not restrict TLS as Ghostunnel 1.11.1 spoke it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct KeyUsage {
+    pub(crate) digital_signature: bool,
     pub(crate) certificate_sign: bool,
+    pub(crate) crl_sign: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -216,8 +218,8 @@ fn authority_info_access(critical: bool, value: &[u8]) -> Result<(), ParseError>
     }
 }
 
-/// keyCertSign is bit 5, counted from the most significant. An extension in which none
-/// of the nine bits is set restricts nothing: RFC 5280 forbids it, Ghostunnel 1.11.1
+/// Bits are counted from the most significant: digitalSignature is 0, keyCertSign 5, cRLSign 6.
+/// An extension in which none of the nine bits is set restricts nothing: RFC 5280 forbids it, Ghostunnel 1.11.1
 /// took it for absent.
 fn key_usage(value: &[u8]) -> Option<Option<KeyUsage>> {
     let mut reader = Reader::new(value);
@@ -226,11 +228,13 @@ fn key_usage(value: &[u8]) -> Option<Option<KeyUsage>> {
         bits.first().copied().unwrap_or(0),
         bits.get(1).copied().unwrap_or(0),
     );
-    let certificate_sign = first & 0b0000_0100 != 0;
+    let usage = KeyUsage {
+        digital_signature: first & 0b1000_0000 != 0,
+        certificate_sign: first & 0b0000_0100 != 0,
+        crl_sign: first & 0b0000_0010 != 0,
+    };
     let is_set = first != 0 || second & 0b1000_0000 != 0;
-    reader
-        .is_empty()
-        .then_some(is_set.then_some(KeyUsage { certificate_sign }))
+    reader.is_empty().then_some(is_set.then_some(usage))
 }
 
 fn basic_constraints(value: &[u8]) -> Option<BasicConstraints> {

@@ -8,7 +8,7 @@
 //! `certificate` parses with the help of `der`, `strings`, `time`, `name`, `uri`,
 //! `extensions`, `public_key` and `algorithm`; `identity` is what access rules see;
 //! `path` builds and checks chains; `hostname` compares server names; `details` describes a
-//! certificate in full.
+//! certificate in full; `svid` has the rules of SPIFFE.
 
 #![forbid(unsafe_code)]
 
@@ -25,6 +25,7 @@ mod path;
 mod public_key;
 mod quote;
 mod strings;
+mod svid;
 mod time;
 mod uri;
 
@@ -39,6 +40,10 @@ pub use name::Name;
 pub use path::{
     Hint, PathError, PathErrorKind, PathRequest, TrustAnchors, Usage, ValidatedPath, validate,
     validate_counting,
+};
+pub use svid::{
+    LeafIdError, OwnSvidError, SpiffeId, SpiffeIdError, SvidError, TrustBundles, TrustDomain, check_own_svid,
+    parse_concatenated, validate_svid,
 };
 pub use time::Time;
 pub use uri::UriError;

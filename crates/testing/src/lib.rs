@@ -20,6 +20,7 @@ mod ports;
 mod process;
 mod stream;
 mod tls;
+mod workload_api;
 
 pub use backend::{Backend, Behaviour, Connection};
 pub use ca::{Attribute, Authority, Files, Issued, KeyKind, Pki, Request, Usage, oid, private_dir};
@@ -37,6 +38,7 @@ pub use ports::{ReservedPort, is_listening, listening_ports};
 pub use process::{Command, Exit, Line, Output, Process, ghostunnel};
 pub use stream::{Address, End, Plain, read_to_end};
 pub use tls::{ClientCertificates, TlsClient, TlsFacts, TlsPeer, TlsReceiver, TlsSender, TlsServer, Version};
+pub use workload_api::{Agent, Answer, Identities};
 
 /// Signals a test may send, so that it needs no crate of its own for their names.
 pub use rustix::process::Signal;

@@ -116,12 +116,17 @@ fn has_lists(args: &Args) -> bool {
         .any(|list| !list.is_empty())
 }
 
+/// Whether anything narrows the peers whose chain verifies.
+pub(super) fn has_conditions(args: &Args) -> bool {
+    has_lists(args) || has_policy(args) || !args.spki_pins.is_empty()
+}
+
 /// The lists as rules; `side` is `allow` or `verify`. A client without any condition accepts
 /// every server that proves its name; a server has to be told.
 pub(super) fn rules(side: &'static str, args: &Args) -> Result<Rules, ConfigError> {
     let all = match side {
         "allow" => args.allow_all,
-        _ => !has_lists(args) && !has_policy(args) && args.spki_pins.is_empty(),
+        _ => !has_conditions(args),
     };
     Ok(Rules {
         all,

@@ -6,6 +6,7 @@ use super::{given, unbuilt};
 use crate::cli::ModeWord;
 use crate::cli::errors::{ConfigError, FromEnvironment};
 use crate::cli::flags::Args;
+use crate::credentials::workload_api::{self, Endpoint};
 use crate::credentials::{Identity, Password, Selection, Trust};
 
 /// The one source that was asked for.
@@ -121,12 +122,32 @@ pub(super) fn selection(source: Source, args: &Args) -> Result<Selection, Config
             password: password(args)?,
         },
         Source::None => Identity::None,
-        Source::WorkloadApi => return Err(unbuilt::flag("use-workload-api", args)),
+        Source::WorkloadApi => Identity::WorkloadApi(workload_api(args)?),
         Source::Pkcs11 => return Err(unbuilt::flag("pkcs11-module", args)),
         Source::Acme => return Err(unbuilt::flag("auto-acme-cert", args)),
     };
     let trust = args.cacert.clone().map_or(Trust::System, Trust::Bundle);
     Ok(Selection { identity, trust })
+}
+
+fn workload_api(args: &Args) -> Result<workload_api::Settings, ConfigError> {
+    if !workload_api::IS_BUILT {
+        return Err(ConfigError::NotInBuild {
+            flag: "use-workload-api",
+            feature: "spiffe",
+            variables: variables(args),
+        });
+    }
+    let address = given(&args.workload_api_addr).unwrap_or_default();
+    let endpoint = Endpoint::parse(address).map_err(|reason| ConfigError::WorkloadApiAddress {
+        reason,
+        variables: variables(args),
+    })?;
+    Ok(workload_api::Settings {
+        endpoint,
+        first_answer_timeout: args.workload_api_timeout.positive(),
+        is_presented: !args.disable_authentication,
+    })
 }
 
 /// One password at most. The file may be one that the service manager hands over.

@@ -8,7 +8,7 @@ use crate::cli::flags::Args;
 
 /// The refusal of this flag's work.
 pub(super) fn flag(flag: &'static str, args: &Args) -> ConfigError {
-    let concerns_sources = matches!(flag, "use-workload-api" | "pkcs11-module");
+    let concerns_sources = flag == "pkcs11-module";
     ConfigError::Unbuilt {
         flag,
         variables: match concerns_sources {
@@ -38,13 +38,6 @@ fn policy(mode: ModeWord, args: &Args) -> Result<(), ConfigError> {
 /// All flags and variables that belong to work not done yet, for the page that lists them.
 #[cfg(test)]
 pub(super) const NAMES: &[&[&str]] = &[
-    // Certificates from the SPIFFE Workload API.
-    &[
-        "--use-workload-api",
-        "--use-workload-api-addr",
-        "--use-workload-api-timeout",
-        "SPIFFE_ENDPOINT_SOCKET",
-    ],
     // Keys in an HSM.
     &[
         "--pkcs11-module",

@@ -126,6 +126,7 @@ impl Desk {
     fn conditions(&self) -> Arc<Conditions> {
         Arc::new(Conditions {
             anchors: Arc::clone(self.scene.server_credentials().anchors()),
+            bundles: None,
             rules: everybody(),
             usage: Usage::ClientAuth,
             server_name: None,

@@ -294,7 +294,6 @@ fn what_works_in_pairs_is_no_refusal_alone() {
         format!("{SERVER} --keystore=s --pkcs11-module=/dev/null --allow-all"),
         format!("{SERVER} --cert=c --pkcs11-module=/dev/null --allow-all"),
         format!("{SERVER} --keystore=s --allow-cn=x --allow-policy=p --allow-query=q"),
-        format!("{CLIENT} --use-workload-api --disable-authentication"),
         format!("{CLIENT} --disable-authentication --verify-policy=p --verify-query=q"),
     ] {
         assert!(
