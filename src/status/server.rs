@@ -20,12 +20,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
-use super::Settings;
 use super::check::SharedCheck;
 use super::deadline::{DeadlineStream, Progress, WHOLE_REQUEST};
 use super::health::{self, SandboxView, Snapshot, TunnelView};
 use super::routes::{Route, route};
-use super::secure;
+use super::secure::{self, Secured, TlsConfig};
+use super::{Settings, apart};
 use crate::lifecycle::{Intent, Lifecycle, Phase, ShutdownTrigger};
 use crate::metrics::{Gauges, Registry, hostname, json, prometheus};
 
@@ -52,7 +52,7 @@ const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Gives the TLS configuration for the next connection: today's certificate, no client
 /// authentication, no ALPN. `None` when there is no certificate to serve with.
-pub type ConfigSource = Rc<dyn Fn() -> Option<Arc<rustls::ServerConfig>>>;
+pub type ConfigSource = Rc<dyn Fn() -> Option<TlsConfig>>;
 
 /// What is spoken on the status port.
 #[derive(Clone)]
@@ -122,6 +122,7 @@ pub async fn serve<L: Listen>(listener: L, settings: &Settings, scheme: Scheme, 
         scheme,
         has_shutdown: settings.enable_shutdown,
         head_limit,
+        apart: Arc::new(Semaphore::new(apart::AT_ONCE)),
         sources,
     });
     LocalSet::new().run_until(site.serve(listener)).await;
@@ -134,6 +135,8 @@ struct Site {
     has_shutdown: bool,
     stays_open: bool,
     head_limit: Duration,
+    /// Places for handshakes that may take long.
+    apart: Arc<Semaphore>,
     checks: Vec<SharedCheck>,
     sources: Sources,
 }
@@ -179,8 +182,13 @@ impl Site {
     {
         match &self.scheme {
             Scheme::Http => self.http(stream).await,
-            Scheme::Https(config) => match secure::handshake(stream, config(), self.head_limit).await {
-                Ok(stream) => self.http(stream).await,
+            Scheme::Https(config) => match secure::handshake(stream, config(), self.head_limit, &self.apart)
+                .await
+            {
+                Ok(Secured::Here(stream)) => self.http(stream).await,
+                Ok(Secured::Apart(stream, carrier)) => {
+                    tokio::join!(self.http(stream), carrier);
+                }
                 Err(error) => tracing::warn!(peer, error, "http: TLS handshake error from {peer}: {error}"),
             },
         }
