@@ -27,6 +27,8 @@ mod metrics;
 mod notify;
 mod operator;
 mod pair;
+#[cfg(feature = "pkcs11")]
+mod pkcs11;
 mod prometheus;
 mod proxy_protocol;
 mod proxy_protocol_in;

@@ -8,7 +8,7 @@ use crate::cli::flags::Args;
 
 /// The refusal of this flag's work.
 pub(super) fn flag(flag: &'static str, args: &Args) -> ConfigError {
-    let concerns_sources = matches!(flag, "use-workload-api" | "pkcs11-module");
+    let concerns_sources = matches!(flag, "use-workload-api");
     ConfigError::Unbuilt {
         flag,
         variables: match concerns_sources {
@@ -64,15 +64,6 @@ pub(super) const NAMES: &[&[&str]] = &[
         "--use-workload-api-addr",
         "--use-workload-api-timeout",
         "SPIFFE_ENDPOINT_SOCKET",
-    ],
-    // Keys in an HSM.
-    &[
-        "--pkcs11-module",
-        "--pkcs11-token-label",
-        "--pkcs11-pin",
-        "PKCS11_MODULE",
-        "PKCS11_TOKEN_LABEL",
-        "PKCS11_PIN",
     ],
     // Certificates by ACME.
     &[
