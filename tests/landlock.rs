@@ -365,7 +365,10 @@ mod linux {
             tunnels: vec![Arc::new(tunnel)],
             status: None,
             metrics: metrics::Settings::default(),
-            sandbox: sandbox::Settings { landlock: true },
+            sandbox: sandbox::Settings {
+                landlock: true,
+                ..sandbox::Settings::default()
+            },
             lifecycle: lifecycle::Settings {
                 timed_reload: None,
                 shutdown_timeout: Duration::ZERO,

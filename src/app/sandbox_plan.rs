@@ -4,15 +4,18 @@
 //! works here, but grants less in them. TCP sockets are bound before the sandbox is
 //! entered: no right to bind is left over.
 
+mod token;
+
 use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::config::{Config, Mode, Tunnel};
 use crate::credentials::{Identity, Password, Trust};
 use crate::net::{HostPort, Kind, ListenAddr, ListenKind, TargetAddr, UnixName};
-use crate::sandbox::{Access, FileRule, Plan, PortRule, Skipped};
+use crate::sandbox::{self, Access, FileRule, Plan, PortRule, Skipped};
 
 /// What a plan depends on beside the configuration.
 #[derive(Debug, Clone)]
@@ -22,6 +25,8 @@ pub struct Environment<F> {
     /// `SSL_CERT_DIR`: replaces the system's directories of trust anchors, separated by
     /// colons.
     pub ssl_cert_dir: Option<OsString>,
+    /// Variables by which PKCS#11 modules find their files, as far as they are set.
+    pub module_variables: Vec<(&'static str, OsString)>,
     /// Where relative paths start.
     pub current_dir: PathBuf,
     /// The program's own file, if it can be told.
@@ -34,6 +39,8 @@ pub struct Environment<F> {
 pub trait Files {
     /// The path with all symbolic links resolved, if it exists.
     fn real_path(&self, path: &Path) -> Option<PathBuf>;
+    /// The contents of a file, if it is text.
+    fn text(&self, path: &Path) -> Option<String>;
     /// What is in a directory, if it can be listed.
     fn entries(&self, directory: &Path) -> Vec<PathBuf>;
 }
@@ -45,6 +52,15 @@ pub struct SystemFiles;
 impl Files for SystemFiles {
     fn real_path(&self, path: &Path) -> Option<PathBuf> {
         std::fs::canonicalize(path).ok()
+    }
+
+    fn text(&self, path: &Path) -> Option<String> {
+        /// Configurations of modules are a page long.
+        const LIMIT: u64 = 64 * 1024;
+        let file = std::fs::File::open(path).ok()?;
+        let mut text = String::new();
+        file.take(LIMIT).read_to_string(&mut text).ok()?;
+        Some(text)
     }
 
     fn entries(&self, directory: &Path) -> Vec<PathBuf> {
@@ -59,6 +75,10 @@ impl Environment<SystemFiles> {
         Self {
             ssl_cert_file: std::env::var_os("SSL_CERT_FILE"),
             ssl_cert_dir: std::env::var_os("SSL_CERT_DIR"),
+            module_variables: token::VARIABLES
+                .iter()
+                .filter_map(|name| Some((*name, std::env::var_os(name)?)))
+                .collect(),
             current_dir: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")),
             executable: std::env::current_exe().ok(),
             files: SystemFiles,
@@ -95,6 +115,7 @@ pub fn plan<F: Files>(config: &Config, environment: &Environment<F>) -> Plan {
     if let Some(url) = &config.metrics.post {
         draft.target("--metrics-url", url.target());
     }
+    draft.allowed_by_name(&config.sandbox);
     draft.plan
 }
 
@@ -173,6 +194,22 @@ impl<F: Files> Draft<'_, F> {
         }
     }
 
+    /// What the operator has named.
+    fn allowed_by_name(&mut self, settings: &sandbox::Settings) {
+        for (paths, access, why) in [
+            (&settings.read, Access::Read, "--sandbox-allow-read"),
+            (&settings.write, Access::ReadWrite, "--sandbox-allow-write"),
+        ] {
+            for path in paths {
+                let path = self.absolute(path);
+                self.allow(&path, access, why, false);
+            }
+        }
+        for port in &settings.connect_ports {
+            self.connect(*port, "--sandbox-allow-connect");
+        }
+    }
+
     fn identity(&mut self, identity: &Identity) {
         match identity {
             Identity::Pair { cert, key, password } => {
@@ -187,6 +224,7 @@ impl<F: Files> Draft<'_, F> {
             Identity::WorkloadApi(settings) => {
                 self.target("--use-workload-api-addr", settings.endpoint.target());
             }
+            Identity::Pkcs11(settings) => self.token(settings),
             Identity::None => {}
         }
     }
@@ -340,19 +378,24 @@ mod tests {
     use crate::config::ClientAuth;
     use crate::credentials::workload_api;
     use crate::net::{ForwardProxy, HttpUrl, Reach, Url};
-    use crate::{authorization, credentials, lifecycle, metrics, proxy, sandbox, status};
+    use crate::{authorization, credentials, lifecycle, metrics, proxy, status};
 
     /// Symbolic links and directory listings; every other path exists as it is.
     #[derive(Clone, Default)]
-    struct Imagined {
-        links: BTreeMap<&'static str, &'static str>,
-        entries: BTreeMap<&'static str, Vec<&'static str>>,
+    pub(super) struct Imagined {
+        pub(super) links: BTreeMap<&'static str, &'static str>,
+        pub(super) texts: BTreeMap<&'static str, &'static str>,
+        pub(super) entries: BTreeMap<&'static str, Vec<&'static str>>,
     }
 
     impl Files for Imagined {
         fn real_path(&self, path: &Path) -> Option<PathBuf> {
             let target = self.links.get(path.to_str()?);
             Some(target.map_or_else(|| path.to_owned(), PathBuf::from))
+        }
+
+        fn text(&self, path: &Path) -> Option<String> {
+            Some((*self.texts.get(path.to_str()?)?).to_owned())
         }
 
         fn entries(&self, directory: &Path) -> Vec<PathBuf> {
@@ -363,10 +406,11 @@ mod tests {
         }
     }
 
-    fn environment(files: Imagined) -> Environment<Imagined> {
+    pub(super) fn environment(files: Imagined) -> Environment<Imagined> {
         Environment {
             ssl_cert_file: None,
             ssl_cert_dir: None,
+            module_variables: Vec::new(),
             current_dir: "/here".into(),
             executable: Some("/bin/ghostunnel".into()),
             files,
@@ -407,7 +451,10 @@ mod tests {
                 stays_open: false,
             }),
             metrics: metrics::Settings::default(),
-            sandbox: sandbox::Settings { landlock: true },
+            sandbox: sandbox::Settings {
+                landlock: true,
+                ..sandbox::Settings::default()
+            },
             lifecycle: lifecycle::Settings {
                 timed_reload: None,
                 shutdown_timeout: Duration::ZERO,
@@ -415,7 +462,7 @@ mod tests {
         }
     }
 
-    fn with_credentials(identity: Identity, trust: Trust) -> Config {
+    pub(super) fn with_credentials(identity: Identity, trust: Trust) -> Config {
         let mut config = config("127.0.0.1:1", "127.0.0.1:2", None);
         let mut tunnel = Tunnel::clone(&config.tunnels[0]);
         tunnel.credentials = credentials::Selection { identity, trust };
@@ -424,7 +471,7 @@ mod tests {
     }
 
     /// The rules beyond those that every configuration gets, as `access path`.
-    fn own_rules(plan: &Plan) -> Vec<String> {
+    pub(super) fn own_rules(plan: &Plan) -> Vec<String> {
         let own = plan.files.iter().filter(|rule| {
             !READ_WRITE
                 .iter()
@@ -659,6 +706,7 @@ mod tests {
                 "/etc/ssl/certs",
                 vec!["/etc/ssl/certs/one.pem", "/etc/ssl/certs/two.pem"],
             )]),
+            ..Imagined::default()
         };
         let config = with_credentials(Identity::None, Trust::System);
         let rules = own_rules(&plan(&config, &environment(files)));
@@ -671,10 +719,29 @@ mod tests {
     }
 
     #[test]
+    fn what_the_operator_names_is_allowed() {
+        let mut config = config("127.0.0.1:1", "127.0.0.1:2", None);
+        config.sandbox.read = vec!["/opt/vendor".into(), "conf".into()];
+        config.sandbox.write = vec!["/var/lib/vendor".into()];
+        config.sandbox.connect_ports = vec![1792];
+        let plan = plan(&config, &environment(Imagined::default()));
+        assert_eq!(
+            own_rules(&plan),
+            [
+                "read /opt/vendor",
+                "read /here/conf",
+                "read and write /var/lib/vendor"
+            ]
+        );
+        assert_eq!(ports(&plan), [53, 2, 1792]);
+    }
+
+    #[test]
     fn variables_that_replace_the_trust_store_are_followed() {
         let files = Imagined {
             links: BTreeMap::from([("/b/hash.0", "/far/ca.pem")]),
             entries: BTreeMap::from([("/b", vec!["/b/hash.0", "/b/plain.pem"])]),
+            ..Imagined::default()
         };
         let mut environment = environment(files);
         environment.ssl_cert_file = Some("/a/bundle.pem".into());

@@ -19,7 +19,7 @@ use crate::net::{self, Acceptor, Listener, Resolver, Stream};
 use crate::sandbox::{self, Outcome};
 use crate::status::{
     self, CertificateView, ConfigSource, HealthCheck, Listen, Reach, SandboxView, Scheme, Settings,
-    Transport, TunnelView, WorkloadApiView,
+    TlsConfig, Transport, TunnelView, WorkloadApiView,
 };
 use crate::tls;
 
@@ -162,7 +162,11 @@ pub(super) fn scheme(settings: &Settings, tunnels: &[Arc<Assembled>]) -> Result<
     let first = tunnels.first().cloned();
     let source: ConfigSource = Rc::new(move || {
         let first = first.as_ref()?;
-        tls::status_config(&first.store.current(), first.config.tls)
+        let credentials = first.store.current();
+        Some(TlsConfig {
+            config: tls::status_config(&credentials, first.config.tls)?,
+            may_block: credentials.identity().is_some_and(|own| own.is_remote()),
+        })
     });
     let address = settings.listen.text();
     match settings.transport {

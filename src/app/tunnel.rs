@@ -92,7 +92,7 @@ impl Source {
                 spawn_local(watch.run());
                 Self::Asked(settings.clone(), state)
             }
-            Identity::Pair { .. } | Identity::Keystore { .. } | Identity::None => {
+            Identity::Pair { .. } | Identity::Keystore { .. } | Identity::Pkcs11(_) | Identity::None => {
                 let store = Store::load(&config.credentials)
                     .map_err(|error| StartError::new("error: unable to load certificates", error))?;
                 Self::Read(store)

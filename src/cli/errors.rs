@@ -239,6 +239,11 @@ pub enum ConfigError {
         /// What is wrong with it.
         reason: UriPatternError,
     },
+    /// A key in a PKCS#11 token, in a build that cannot use one.
+    #[error(
+        "--pkcs11-module needs a build with PKCS#11, and this one was made without (cargo feature pkcs11){0}"
+    )]
+    NoPkcs11(FromEnvironment),
     /// A flag of Ghostunnel 1.11.1 whose work is not done by this version.
     #[error("--{flag} is a flag of ghostunnel 1.11.1 that this version does not have yet{variables}")]
     Unbuilt {

@@ -85,6 +85,8 @@ pub(super) enum Kind {
     Texts(fn(&mut Args) -> &mut Vec<String>),
     /// A file name of any bytes; an empty one counts as none.
     Path(fn(&mut Args) -> &mut Option<PathBuf>),
+    /// Repeatable file names.
+    Paths(fn(&mut Args) -> &mut Vec<PathBuf>),
     /// A file that must be there at once; an empty name is a mistake.
     ExistingFile(fn(&mut Args) -> &mut Option<PathBuf>),
     /// A duration, possibly negative.
@@ -93,6 +95,8 @@ pub(super) enum Kind {
     Number(fn(&mut Args) -> &mut u32),
     /// A whole number that may be written with a point or an exponent.
     Integer(fn(&mut Args) -> &mut i64),
+    /// Repeatable TCP ports.
+    Ports(fn(&mut Args) -> &mut Vec<u16>),
     /// `HOST:PORT`, looked up at once.
     TcpAddress(fn(&mut Args) -> &mut Option<SocketAddr>),
     /// Repeatable IP addresses.
@@ -116,7 +120,10 @@ impl Kind {
     }
 
     pub(super) fn is_repeatable(self) -> bool {
-        matches!(self, Self::Texts(_) | Self::IpAddresses(_) | Self::Choices(..))
+        matches!(
+            self,
+            Self::Texts(_) | Self::Paths(_) | Self::Ports(_) | Self::IpAddresses(_) | Self::Choices(..)
+        )
     }
 }
 
@@ -273,6 +280,9 @@ pub(super) struct Args {
     pub(super) skip_resolve: bool,
     pub(super) disable_landlock: bool,
     pub(super) use_landlock: bool,
+    pub(super) sandbox_allow_read: Vec<PathBuf>,
+    pub(super) sandbox_allow_write: Vec<PathBuf>,
+    pub(super) sandbox_allow_connect: Vec<u16>,
     pub(super) listen: Option<String>,
     pub(super) target: Option<String>,
     pub(super) target_status: Option<String>,
@@ -321,7 +331,7 @@ pub(super) struct Names {
 use Immediate::{Completion, CompletionScript, Help, LongHelp, Version};
 use Kind::{
     Bool, Choice, Choices, Duration, ExistingFile, Immediate as Acts, Integer, IpAddresses, Number, Path,
-    TcpAddress, Text, Texts, Url,
+    Paths, Ports, TcpAddress, Text, Texts, Url,
 };
 use Scope::{Client, Demo, Global, Server, Tunnel};
 
@@ -619,6 +629,28 @@ pub(super) static FLAGS: &[Flag] = &[
         Bool(|args| &mut args.disable_landlock),
         "Run without the Landlock sandbox, which limits files and ports to those configured.",
     ),
+    flag(
+        Global,
+        "sandbox-allow-read",
+        Paths(|args| &mut args.sandbox_allow_read),
+        "Let the sandboxed process also read this file, or this directory with all that is in it; what a PKCS#11 module \
+         needs, for example. Repeatable.",
+    )
+    .placeholder("PATH"),
+    flag(
+        Global,
+        "sandbox-allow-write",
+        Paths(|args| &mut args.sandbox_allow_write),
+        "Let the sandboxed process also read and write this file, or this directory with all that is in it. Repeatable.",
+    )
+    .placeholder("PATH"),
+    flag(
+        Global,
+        "sandbox-allow-connect",
+        Ports(|args| &mut args.sandbox_allow_connect),
+        "Let the sandboxed process also connect to this TCP port, on any host; that of an HSM, for example. Repeatable.",
+    )
+    .placeholder("PORT"),
     flag(Global, "use-landlock", Bool(|args| &mut args.use_landlock), "No longer needed.")
         .hidden()
         .deprecated("is ignored: the Landlock sandbox is on unless --disable-landlock is given"),

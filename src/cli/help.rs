@@ -4,6 +4,7 @@ use std::ffi::OsString;
 
 use super::Environment;
 use super::flags::{CommandWord, FLAGS, Flag, Kind, Scope};
+use crate::credentials::HAS_PKCS11;
 
 pub(super) const DESCRIPTION: &str =
     "A TLS proxy with mutual authentication, for services and clients that do not speak TLS themselves.";
@@ -24,9 +25,10 @@ const MIN_RIGHT: usize = 20;
 /// The line that `--version` prints.
 pub(super) fn version() -> String {
     format!(
-        "rev {} built with rustc {} (pkcs11: false, keychain: false)\n",
+        "rev {} built with rustc {} (pkcs11: {}, keychain: false)\n",
         env!("CARGO_PKG_VERSION"),
-        env!("CARGO_PKG_RUST_VERSION")
+        env!("CARGO_PKG_RUST_VERSION"),
+        HAS_PKCS11
     )
 }
 
@@ -220,7 +222,7 @@ mod tests {
         ] {
             assert!(text.contains(expected), "{expected}\n{text}");
         }
-        assert!(!text.contains("-san"), "{text}");
+        assert!(!text.contains("-san="), "{text}");
     }
 
     #[test]
@@ -263,7 +265,7 @@ mod tests {
             "{version}"
         );
         assert!(
-            version.ends_with(" (pkcs11: false, keychain: false)\n"),
+            version.ends_with(&format!(" (pkcs11: {}, keychain: false)\n", HAS_PKCS11)),
             "{version}"
         );
     }

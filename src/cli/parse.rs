@@ -410,6 +410,8 @@ fn store(args: &mut Args, flag: &Flag, value: &TypedValue) -> Result<(), ValueEr
         Kind::Text(field) => *field(args) = Some(values::utf8(word)?.to_owned()),
         Kind::Texts(field) => field(args).push(values::utf8(word)?.to_owned()),
         Kind::Path(field) => *field(args) = Some(word.into()).filter(|_| !word.is_empty()),
+        Kind::Paths(field) => field(args).push(values::path(word)?),
+        Kind::Ports(field) => field(args).push(values::port(values::utf8(word)?)?),
         Kind::ExistingFile(field) => *field(args) = Some(values::existing_file(word)?),
         Kind::Duration(field) => *field(args) = values::duration(values::utf8(word)?)?,
         Kind::Number(field) => *field(args) = values::uint32(values::utf8(word)?)?,

@@ -71,6 +71,9 @@ pub(super) fn run(mode: ModeWord, args: &Args, global: Global) -> Run {
         metrics: global.metrics,
         sandbox: sandbox::Settings {
             landlock: !args.disable_landlock,
+            read: args.sandbox_allow_read.clone(),
+            write: args.sandbox_allow_write.clone(),
+            connect_ports: args.sandbox_allow_connect.clone(),
         },
         lifecycle: lifecycle(args),
     });

@@ -36,6 +36,10 @@ pub(super) enum ValueError {
     NotAnIpAddress(String),
     #[error("'{text}' is not a valid TCP address: {reason}")]
     NotATcpAddress { text: String, reason: LookupError },
+    #[error("path must not be empty")]
+    EmptyPath,
+    #[error("port must be a number from 1 to 65535, got '{0}'")]
+    NotAPort(String),
     #[error("enum value must be one of {allowed}, got '{text}'")]
     NotInList { allowed: String, text: String },
     #[error(transparent)]
@@ -238,6 +242,20 @@ pub(super) fn existing_file(path: &OsStr) -> Result<PathBuf, ValueError> {
             reason: error.to_string(),
         }),
     }
+}
+
+/// A path. An empty one would be the working directory.
+pub(super) fn path(path: &OsStr) -> Result<PathBuf, ValueError> {
+    match path.is_empty() {
+        true => Err(ValueError::EmptyPath),
+        false => Ok(path.into()),
+    }
+}
+
+/// A TCP port that something can listen on.
+pub(super) fn port(text: &str) -> Result<u16, ValueError> {
+    let port = text.parse().ok().filter(|port| *port != 0);
+    port.ok_or_else(|| ValueError::NotAPort(text.to_owned()))
 }
 
 /// An IPv4 or IPv6 literal, without zone or prefix length.

@@ -15,7 +15,7 @@ use super::{KeyPairError, LoadError, Password, Secret};
 
 /// How much of a certificate, key or keystore file is read. What lies beyond is ignored, as
 /// in Ghostunnel 1.11.1; no real file comes near.
-const KEYSTORE_LIMIT: u64 = 50 * 1024 * 1024;
+pub(super) const KEYSTORE_LIMIT: u64 = 50 * 1024 * 1024;
 
 /// The longest password file in bytes. Longer ones are some other file.
 const PASSWORD_LIMIT: u64 = 4096;

@@ -7,6 +7,7 @@
 
 mod files;
 mod identity;
+mod pkcs11;
 mod secret;
 mod selection;
 mod trust;
@@ -23,8 +24,9 @@ use tokio::sync::watch;
 
 pub use files::{FileProblem, PasswordProblem, ReadError, Role};
 pub use identity::{KeyPairError, OwnIdentity};
+pub use pkcs11::{ChainProblem, IS_BUILT as HAS_PKCS11, Pkcs11Error};
 pub use secret::Secret;
-pub use selection::{Identity, Password, Selection, Trust};
+pub use selection::{Identity, Password, Pkcs11, Selection, Trust};
 pub use trust::TrustError;
 
 use files::Reading;
@@ -112,7 +114,7 @@ impl Store {
     /// Reads the credentials for the first time. Blocks on file reads.
     pub fn load(selection: &Selection) -> Result<Self, LoadError> {
         const FIRST: u64 = 1;
-        let first = read(selection, FIRST)?;
+        let first = read(selection, FIRST, None)?;
         Ok(Self {
             selection: selection.clone(),
             last_generation: AtomicU64::new(FIRST),
@@ -151,7 +153,8 @@ impl Store {
             return Ok(self.current());
         }
         let generation = self.last_generation.fetch_add(1, Ordering::Relaxed) + 1;
-        read(&self.selection, generation)
+        let in_force = self.current();
+        read(&self.selection, generation, Some(&in_force))
             .map(Arc::new)
             .map_err(LoadError::on_reload)
     }
@@ -174,9 +177,36 @@ impl Store {
     }
 }
 
-/// Reads a whole set of credentials.
-fn read(selection: &Selection, generation: u64) -> Result<Credentials, LoadError> {
-    steadily(|reading| read_once(selection, generation, reading))
+/// Reads a whole set of credentials. From what is in force, only a key in a token is kept.
+///
+/// A token is asked once, however often files are read: it counts wrong PINs.
+fn read(
+    selection: &Selection,
+    generation: u64,
+    in_force: Option<&Credentials>,
+) -> Result<Credentials, LoadError> {
+    let mut files = steadily(|reading| read_once(selection, reading))?;
+    let own = match files.own {
+        Own::None => None,
+        Own::Whole(identity, leaf) => Some((identity, leaf)),
+        Own::OnToken(settings, chain) => {
+            let in_force = in_force.and_then(Credentials::identity);
+            let own = pkcs11::identity(settings, chain, in_force.map(Arc::as_ref));
+            Some(own.map_err(LoadError::Pkcs11)?)
+        }
+    };
+    if let Some((identity, leaf)) = &own {
+        let warning = Warning::on_validity(identity, leaf, SystemTime::now());
+        files.warnings.splice(0..0, warning);
+    }
+    Ok(Credentials {
+        identity: own.map(|(identity, _)| Arc::new(identity)),
+        is_presented: true,
+        anchors: Arc::new(files.anchors),
+        bundles: None,
+        warnings: files.warnings,
+        generation,
+    })
 }
 
 /// Reads again when files were exchanged meanwhile. Certificate and key from before and after
@@ -193,44 +223,54 @@ fn steadily<T>(mut read: impl FnMut(&mut Reading) -> T) -> T {
     read(&mut Reading::default())
 }
 
-fn read_once(
-    selection: &Selection,
-    generation: u64,
-    reading: &mut Reading,
-) -> Result<Credentials, LoadError> {
-    let mut warnings = Vec::new();
-    let entry = match &selection.identity {
+/// What files hold of a set of credentials.
+struct FromFiles<'a> {
+    own: Own<'a>,
+    anchors: TrustAnchors,
+    warnings: Vec<Warning>,
+}
+
+/// The tunnel's own certificate, as far as files have it.
+enum Own<'a> {
+    None,
+    Whole(OwnIdentity, Certificate),
+    /// Its key is in a token.
+    OnToken(&'a Pkcs11, pkcs11::Chain),
+}
+
+fn read_once<'a>(selection: &'a Selection, reading: &mut Reading) -> Result<FromFiles<'a>, LoadError> {
+    let whole = |entry, password: &Secret| {
+        OwnIdentity::new(entry, password.expose())
+            .map(|(identity, leaf)| Own::Whole(identity, leaf))
+            .map_err(|error| LoadError::key_pair(error, &files_of(&selection.identity)))
+    };
+    let own = match &selection.identity {
         Identity::Pair { cert, key, password } => {
             let password = files::read_password(password, reading)?;
-            Some((files::read_pair(cert, key, reading)?, password))
+            whole(files::read_pair(cert, key, reading)?, &password)?
         }
         Identity::Keystore { path, password } => {
             let password = files::read_password(password, reading)?;
-            Some((files::read_keystore(path, password.expose(), reading)?, password))
+            let entry = files::read_keystore(path, password.expose(), reading)?;
+            whole(entry, &password)?
         }
-        // Nothing to read: what it pushes goes past this function.
-        Identity::WorkloadApi(_) | Identity::None => None,
-    };
-    let identity = match entry {
-        Some((entry, password)) => {
-            let (identity, leaf) = OwnIdentity::new(entry, password.expose())
-                .map_err(|error| LoadError::key_pair(error, &files_of(&selection.identity)))?;
-            warnings.extend(Warning::on_validity(&identity, &leaf, SystemTime::now()));
-            Some(Arc::new(identity))
+        Identity::Pkcs11(settings) => {
+            let chain = pkcs11::Chain::read(settings, reading).map_err(LoadError::Pkcs11)?;
+            Own::OnToken(settings, chain)
         }
-        None => None,
+        // Nothing to read: what an agent pushes goes past this function.
+        Identity::WorkloadApi(_) | Identity::None => Own::None,
     };
-    let anchors = trust::load(&selection.trust, reading, &mut warnings).map_err(|error| match identity {
-        Some(_) => LoadError::TrustStore(error),
-        None => LoadError::TrustStoreAlone(error),
+    let mut warnings = Vec::new();
+    let anchors = trust::load(&selection.trust, reading, &mut warnings).map_err(|error| match own {
+        Own::Whole(..) => LoadError::TrustStore(error),
+        Own::OnToken(..) => LoadError::TrustStoreNamed(selection.trust.path().to_owned(), error),
+        Own::None => LoadError::TrustStoreAlone(error),
     })?;
-    Ok(Credentials {
-        identity,
-        is_presented: true,
-        anchors: Arc::new(anchors),
-        bundles: None,
+    Ok(FromFiles {
+        own,
+        anchors,
         warnings,
-        generation,
     })
 }
 
@@ -269,6 +309,12 @@ pub enum LoadError {
     /// The trust anchors beside a certificate could not be loaded.
     #[error("loading trust store: {0}")]
     TrustStore(TrustError),
+    /// The trust anchors beside a certificate with its key in a token could not be loaded.
+    #[error("loading trust store {0:?}: {1}")]
+    TrustStoreNamed(PathBuf, TrustError),
+    /// The key is in a token: it, or the certificate, could not be loaded.
+    #[error("{0}")]
+    Pkcs11(Pkcs11Error),
     /// The trust anchors could not be loaded, and there is no certificate.
     #[error("{0}")]
     TrustStoreAlone(TrustError),
@@ -310,7 +356,10 @@ impl LoadError {
         match self {
             Self::CertificateFile { problem, .. } => problem.is_permission_denied(),
             Self::PasswordFile { problem, .. } => problem.is_permission_denied(),
-            Self::TrustStore(error) | Self::TrustStoreAlone(error) => error.is_permission_denied(),
+            Self::TrustStore(error) | Self::TrustStoreNamed(_, error) | Self::TrustStoreAlone(error) => {
+                error.is_permission_denied()
+            }
+            Self::Pkcs11(error) => error.is_permission_denied(),
             Self::KeyPair { .. } | Self::DeniedOnReload(_) => false,
         }
     }
@@ -321,6 +370,7 @@ fn files_of(identity: &Identity) -> Vec<&Path> {
     match identity {
         Identity::Pair { cert, key, .. } => vec![cert, key],
         Identity::Keystore { path, .. } => vec![path],
+        Identity::Pkcs11(settings) => vec![&settings.certificate],
         Identity::WorkloadApi(_) | Identity::None => Vec::new(),
     }
 }

@@ -17,11 +17,17 @@ use landlock as mechanism;
 #[cfg(not(target_os = "linux"))]
 use other as mechanism;
 
-/// Which layers are wanted.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Which layers are wanted, and what they must let through that no other setting tells.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings {
     /// Landlock; off with `--disable-landlock`.
     pub landlock: bool,
+    /// Files and directories to read (`--sandbox-allow-read`).
+    pub read: Vec<PathBuf>,
+    /// Files and directories to read and write (`--sandbox-allow-write`).
+    pub write: Vec<PathBuf>,
+    /// TCP ports to connect to (`--sandbox-allow-connect`).
+    pub connect_ports: Vec<u16>,
 }
 
 /// What the process needs; everything else is to be denied.

@@ -4,6 +4,7 @@
 //! It has no access control of its own: who can reach the port can use it. `app` starts
 //! it, hands in what it shows, and carries out what it is asked for.
 
+mod apart;
 mod check;
 mod deadline;
 mod health;
@@ -20,6 +21,7 @@ use crate::net::ListenAddr;
 
 pub use health::{CertificateView, HealthCheck, SandboxView, TunnelView, WorkloadApiView};
 pub use pprof::Census;
+pub use secure::TlsConfig;
 pub use server::{ConfigSource, Listen, Scheme, Sources, serve};
 pub use target_status::{Reach, ask};
 

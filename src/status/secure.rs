@@ -7,10 +7,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustls::{InvalidMessage, ServerConfig};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+
+use super::apart::{self, Carrier};
 
 /// The length of a TLS record's header; as much is looked at before TLS begins.
 const LOOK: usize = 5;
@@ -31,29 +34,51 @@ const LINGER: Duration = Duration::from_millis(500);
 /// How much of it.
 const MAX_LINGER: u64 = 64 * 1024;
 
-/// Does the handshake within `limit`.
+/// What to serve a connection with.
+#[derive(Clone)]
+pub struct TlsConfig {
+    /// Certificate and key.
+    pub config: Arc<ServerConfig>,
+    /// Whether signing may take long, so that it is not to be done on this thread.
+    pub may_block: bool,
+}
+
+/// A TLS stream.
+pub(super) enum Secured<S> {
+    /// Right on the stream.
+    Here(Box<TlsStream<Looked<S>>>),
+    /// With a carrier between, which must be polled beside it.
+    Apart(Box<TlsStream<DuplexStream>>, Carrier),
+}
+
+/// Does the handshake within `limit`; in one of the `places` if it may take long.
 ///
 /// # Errors
 ///
 /// The text for the log, also when there is no configuration to serve with.
 pub(super) async fn handshake<S>(
     stream: S,
-    config: Option<Arc<ServerConfig>>,
+    config: Option<TlsConfig>,
     limit: Duration,
-) -> Result<TlsStream<Looked<S>>, String>
+    places: &Arc<Semaphore>,
+) -> Result<Secured<S>, String>
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let config = config.ok_or("no certificate to serve with")?;
-    match timeout(limit, look_and_accept(stream, config)).await {
+    match timeout(limit, look_and_accept(stream, config, places)).await {
         Ok(outcome) => outcome,
         Err(_) => Err("i/o timeout".to_owned()),
     }
 }
 
-async fn look_and_accept<S>(mut stream: S, config: Arc<ServerConfig>) -> Result<TlsStream<Looked<S>>, String>
+async fn look_and_accept<S>(
+    mut stream: S,
+    TlsConfig { config, may_block }: TlsConfig,
+    places: &Arc<Semaphore>,
+) -> Result<Secured<S>, String>
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let mut start = [0; LOOK];
     let mut filled = 0;
@@ -74,10 +99,14 @@ where
         given: 0,
         inner: stream,
     };
-    TlsAcceptor::from(config)
-        .accept(stream)
-        .await
-        .map_err(|error| error_text(&error))
+    let accepted = if may_block {
+        let apart = apart::accept(stream, config, places).await;
+        apart.map(|(stream, carrier)| Secured::Apart(Box::new(stream), carrier))
+    } else {
+        let here = TlsAcceptor::from(config).accept(stream).await;
+        here.map(|stream| Secured::Here(Box::new(stream)))
+    };
+    accepted.map_err(|error| error_text(&error))
 }
 
 async fn answer_plainly<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {

@@ -20,14 +20,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{JoinSet, LocalSet, yield_now};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
-use super::Settings;
 use super::check::SharedCheck;
 use super::deadline::{DeadlineStream, Progress, WHOLE_REQUEST};
 use super::health::{self, SandboxView, Snapshot, TunnelView};
 use super::pprof::{self, Answer, Census};
 use super::routes::{self, Route, route};
 use super::seats::{Seat, Seats};
-use super::secure;
+use super::secure::{self, Secured, TlsConfig};
+use super::{Settings, apart};
 use crate::lifecycle::{Intent, Lifecycle, Phase, ShutdownTrigger};
 use crate::metrics::{Gauges, Registry, hostname, json, prometheus};
 
@@ -59,7 +59,7 @@ const BYTES: &str = "application/octet-stream";
 
 /// Gives the TLS configuration for the next connection: today's certificate, no client
 /// authentication, no ALPN. `None` when there is no certificate to serve with.
-pub type ConfigSource = Rc<dyn Fn() -> Option<Arc<rustls::ServerConfig>>>;
+pub type ConfigSource = Rc<dyn Fn() -> Option<TlsConfig>>;
 
 /// What is spoken on the status port.
 #[derive(Clone)]
@@ -134,6 +134,7 @@ pub async fn serve<L: Listen>(listener: L, settings: &Settings, scheme: Scheme, 
         visits: Cell::new(0),
         seats: Seats::default(),
         head_limit,
+        apart: Arc::new(Semaphore::new(apart::AT_ONCE)),
         sources,
     });
     LocalSet::new().run_until(site.serve(listener)).await;
@@ -151,6 +152,8 @@ struct Site {
     seats: Seats,
     stays_open: bool,
     head_limit: Duration,
+    /// Places for handshakes that may take long.
+    apart: Arc<Semaphore>,
     checks: Vec<SharedCheck>,
     sources: Sources,
 }
@@ -208,8 +211,13 @@ impl Site {
     {
         match &self.scheme {
             Scheme::Http => self.http(stream, seat).await,
-            Scheme::Https(config) => match secure::handshake(stream, config(), self.head_limit).await {
-                Ok(stream) => self.http(stream, seat).await,
+            Scheme::Https(config) => match secure::handshake(stream, config(), self.head_limit, &self.apart)
+                .await
+            {
+                Ok(Secured::Here(stream)) => self.http(stream, seat).await,
+                Ok(Secured::Apart(stream, carrier)) => {
+                    tokio::join!(self.http(stream, seat), carrier);
+                }
                 Err(error) => tracing::warn!(peer, error, "http: TLS handshake error from {peer}: {error}"),
             },
         }

@@ -11,7 +11,7 @@ use rustls::pki_types::{PrivatePkcs8KeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, duplex};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
@@ -629,14 +629,31 @@ fn tls_pair() -> (Arc<ServerConfig>, TlsConnector) {
     (Arc::new(server), TlsConnector::from(Arc::new(client)))
 }
 
+fn with(config: &Arc<ServerConfig>, may_block: bool) -> TlsConfig {
+    TlsConfig {
+        config: Arc::clone(config),
+        may_block,
+    }
+}
+
+fn places() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(1))
+}
+
 #[test]
 fn https_is_served_with_the_certificate_of_the_moment() {
+    for may_block in [false, true] {
+        serve_with_the_certificate_of_the_moment(may_block);
+    }
+}
+
+fn serve_with_the_certificate_of_the_moment(may_block: bool) {
     let (first, first_client) = tls_pair();
     let (second, second_client) = tls_pair();
     let current = Rc::new(std::cell::RefCell::new(first));
     let mut fixture = Fixture::new();
     let source = Rc::clone(&current);
-    fixture.scheme = Scheme::Https(Rc::new(move || Some(Arc::clone(&source.borrow()))));
+    fixture.scheme = Scheme::Https(Rc::new(move || Some(with(&source.borrow(), may_block))));
     fixture.run(async |_, address, _| {
         let name = ServerName::try_from("localhost").expect("a name");
         let stream = first_client.connect(name.clone(), connect(address).await).await;
@@ -660,7 +677,7 @@ fn https_is_served_with_the_certificate_of_the_moment() {
 fn plain_http_to_the_tls_port_is_told_so() {
     let (config, _) = tls_pair();
     let mut fixture = Fixture::new();
-    fixture.scheme = Scheme::Https(Rc::new(move || Some(Arc::clone(&config))));
+    fixture.scheme = Scheme::Https(Rc::new(move || Some(with(&config, false))));
     fixture.run(async |_, address, _| {
         let text = ask(address, "GET", "/_status").await;
         assert_eq!(
@@ -685,7 +702,9 @@ fn failed_handshakes_have_their_known_words() {
         (b"\x16\x03", false, "i/o timeout"),
     ];
     block_on(async {
-        for (bytes, closes, expected) in cases {
+        for ((bytes, closes, expected), may_block) in
+            cases.into_iter().flat_map(|case| [(case, false), (case, true)])
+        {
             let (mut ours, theirs) = duplex(1024);
             ours.write_all(bytes).await.expect("room");
             if closes {
@@ -696,10 +715,10 @@ fn failed_handshakes_have_their_known_words() {
             } else {
                 Duration::from_millis(1)
             };
-            let outcome = secure::handshake(theirs, Some(Arc::clone(&config)), limit).await;
+            let outcome = secure::handshake(theirs, Some(with(&config, may_block)), limit, &places()).await;
             assert_eq!(outcome.err().as_deref(), Some(expected), "{bytes:?}");
         }
-        let outcome = secure::handshake(duplex(1).0, None, PATIENCE).await;
+        let outcome = secure::handshake(duplex(1).0, None, PATIENCE, &places()).await;
         assert_eq!(outcome.err().as_deref(), Some("no certificate to serve with"));
     });
 }

@@ -452,11 +452,6 @@ fn variables_of_flags_not_built_yet_are_named() {
         ),
         format!("{TWO_SERVER_SOURCES} (the environment sets SPIFFE_ENDPOINT_SOCKET)")
     );
-    assert_eq!(
-        start("--cert=c", "PKCS11_MODULE", "/dev/null"),
-        "--pkcs11-module is a flag of ghostunnel 1.11.1 that this version does not have yet (the environment sets \
-         PKCS11_MODULE)"
-    );
     let mut command = ghostunnel();
     command.env("PKCS11_MODULE", "/nonexistent");
     assert_eq!(
@@ -472,7 +467,6 @@ fn flags_not_built_yet_are_refused_by_name_after_every_check() {
     let server = "server --listen=localhost:0 --target=localhost:1 --cert=c";
     let client = "client --listen=localhost:0 --target=localhost:1 --cert=c";
     for (words, flag) in [
-        (format!("{server} --allow-all --pkcs11-module=/dev/null"), "pkcs11-module"),
         (
             "server --listen=localhost:0 --target=localhost:1 --allow-all --auto-acme-cert=n --auto-acme-email=e \
              --auto-acme-agree-to-tos"

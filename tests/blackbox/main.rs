@@ -32,6 +32,8 @@ mod notify;
 mod operator;
 mod pair;
 mod pins;
+#[cfg(feature = "pkcs11")]
+mod pkcs11;
 mod pprof;
 mod prometheus;
 mod proxy_protocol;

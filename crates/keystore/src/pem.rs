@@ -127,7 +127,7 @@ impl Block {
     }
 
     /// The contents as a certificate, whatever the label.
-    pub(crate) fn into_certificate(mut self) -> CertificateDer<'static> {
+    pub fn into_certificate(mut self) -> CertificateDer<'static> {
         CertificateDer::from(std::mem::take(&mut *self.contents))
     }
 }

@@ -105,6 +105,22 @@ impl Authority {
         }
     }
 
+    /// Issues another certificate for a key that has one.
+    pub fn reissue(&self, request: &Request, issued: &Issued) -> Issued {
+        let key = KeyPair::try_from(issued.key.as_slice()).expect("a key that was made here");
+        let certificate = request
+            .params()
+            .signed_by(&key, &self.issuer)
+            .expect("an authority can sign");
+        let certificate = request.rewrite_subject(certificate.der().to_vec(), self.issuer.key());
+        Issued {
+            certificate,
+            intermediates: self.intermediates.clone(),
+            key: issued.key.clone(),
+            key_form: issued.key_form,
+        }
+    }
+
     /// The authority's own certificate.
     pub fn der(&self) -> &[u8] {
         &self.certificate

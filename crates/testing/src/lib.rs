@@ -13,6 +13,7 @@ mod descriptors;
 mod eventually;
 mod forge;
 mod hello;
+mod hsm;
 mod http;
 mod inside;
 mod openssl;
@@ -31,6 +32,7 @@ pub use descriptors::{
 pub use eventually::{DEADLINE, eventually, eventually_some, within};
 pub use forge::{Content, Forger};
 pub use hello::ClientHello;
+pub use hsm::{PIN, SoftHsm, Wrapper};
 pub use http::{Endpoint, Response};
 pub use inside::{Attempt, Attempted, attempt};
 pub use openssl::{curl, openssl, require_tool, s_client, s_server, skip};

@@ -7,7 +7,7 @@ use crate::cli::ModeWord;
 use crate::cli::errors::{ConfigError, FromEnvironment};
 use crate::cli::flags::Args;
 use crate::credentials::workload_api::{self, Endpoint};
-use crate::credentials::{Identity, Password, Selection, Trust};
+use crate::credentials::{HAS_PKCS11, Identity, Password, Pkcs11, Role, Selection, Trust};
 
 /// The one source that was asked for.
 pub(super) enum Source {
@@ -123,8 +123,8 @@ pub(super) fn selection(source: Source, args: &Args) -> Result<Selection, Config
         },
         Source::None => Identity::None,
         Source::WorkloadApi => Identity::WorkloadApi(workload_api(args)?),
-        Source::Pkcs11 => return Err(unbuilt::flag("pkcs11-module", args)),
-        Source::Acme => return Err(unbuilt::flag("auto-acme-cert", args)),
+        Source::Pkcs11 => Identity::Pkcs11(pkcs11(args)?),
+        Source::Acme => return Err(unbuilt::flag("auto-acme-cert")),
     };
     let trust = args.cacert.clone().map_or(Trust::System, Trust::Bundle);
     Ok(Selection { identity, trust })
@@ -147,6 +147,25 @@ fn workload_api(args: &Args) -> Result<workload_api::Settings, ConfigError> {
         endpoint,
         first_answer_timeout: args.workload_api_timeout.positive(),
         is_presented: !args.disable_authentication,
+    })
+}
+
+/// A key in a token, with the certificate of `--keystore`, else of `--cert`.
+fn pkcs11(args: &Args) -> Result<Pkcs11, ConfigError> {
+    let absent = || ConfigError::NoPkcs11(variables(args));
+    let (certificate, certificate_role) = match (&args.keystore, &args.cert) {
+        (Some(path), _) => (path, Role::Keystore),
+        (None, Some(path)) => (path, Role::Certificate),
+        // Not chosen without one of them.
+        (None, None) => return Err(absent()),
+    };
+    let module = args.pkcs11_module.as_ref();
+    Ok(Pkcs11 {
+        certificate: certificate.clone(),
+        certificate_role,
+        module: module.filter(|_| HAS_PKCS11).ok_or_else(absent)?.clone(),
+        token_label: args.pkcs11_token_label.clone().unwrap_or_default(),
+        pin: given(&args.pkcs11_pin).unwrap_or_default().to_owned().into(),
     })
 }
 

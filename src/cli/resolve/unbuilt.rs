@@ -1,20 +1,16 @@
 //! What Ghostunnel 1.11.1 does and this version does not do yet: refused by name, and only after
 //! every other check, so that nothing is silently left undone.
 
-use super::{access, sources};
+use super::access;
 use crate::cli::ModeWord;
 use crate::cli::errors::{ConfigError, FromEnvironment};
 use crate::cli::flags::Args;
 
 /// The refusal of this flag's work.
-pub(super) fn flag(flag: &'static str, args: &Args) -> ConfigError {
-    let concerns_sources = flag == "pkcs11-module";
+pub(super) fn flag(flag: &'static str) -> ConfigError {
     ConfigError::Unbuilt {
         flag,
-        variables: match concerns_sources {
-            true => sources::variables(args),
-            false => FromEnvironment::default(),
-        },
+        variables: FromEnvironment::default(),
     }
 }
 
@@ -30,7 +26,7 @@ fn policy(mode: ModeWord, args: &Args) -> Result<(), ConfigError> {
         ModeWord::Client => "verify-policy",
     };
     match access::has_policy(args) {
-        true => Err(flag(name, args)),
+        true => Err(flag(name)),
         false => Ok(()),
     }
 }
@@ -38,15 +34,6 @@ fn policy(mode: ModeWord, args: &Args) -> Result<(), ConfigError> {
 /// All flags and variables that belong to work not done yet, for the page that lists them.
 #[cfg(test)]
 pub(super) const NAMES: &[&[&str]] = &[
-    // Keys in an HSM.
-    &[
-        "--pkcs11-module",
-        "--pkcs11-token-label",
-        "--pkcs11-pin",
-        "PKCS11_MODULE",
-        "PKCS11_TOKEN_LABEL",
-        "PKCS11_PIN",
-    ],
     // Certificates by ACME.
     &[
         "--auto-acme-cert",

@@ -44,10 +44,11 @@ fn sample(flag: &Flag) -> Option<&'static str> {
     match flag.kind {
         Kind::Text(_) if flag.name == "metrics-url" => Some("http://a:1"),
         Kind::Bool(_) | Kind::Immediate(_) => None,
-        Kind::Text(_) | Kind::Texts(_) | Kind::Path(_) | Kind::Url(_) => Some("a:1"),
+        Kind::Text(_) | Kind::Texts(_) | Kind::Path(_) | Kind::Paths(_) | Kind::Url(_) => Some("a:1"),
         Kind::ExistingFile(_) => Some("/dev/null"),
         Kind::Duration(_) => Some("1h2m"),
         Kind::Number(_) => Some("0x10"),
+        Kind::Ports(_) => Some("1792"),
         Kind::Integer(_) => Some("1e3"),
         Kind::TcpAddress(_) => Some("[::1]:1"),
         Kind::IpAddresses(_) => Some("::1"),

@@ -1,6 +1,7 @@
 //! Every refusal that users know, in the order in which they know it.
 
 use super::*;
+use crate::credentials::{HAS_PKCS11, Role};
 
 /// Asserts for each row that its words, behind `before`, are refused with its text, and that
 /// the earlier of two rows wins where both are violated.
@@ -291,8 +292,6 @@ fn versions_and_suites_become_options() {
 fn what_works_in_pairs_is_no_refusal_alone() {
     // Refused for what is not built, not for a row.
     for words in [
-        format!("{SERVER} --keystore=s --pkcs11-module=/dev/null --allow-all"),
-        format!("{SERVER} --cert=c --pkcs11-module=/dev/null --allow-all"),
         format!("{SERVER} --keystore=s --allow-cn=x --allow-policy=p --allow-query=q"),
         format!("{CLIENT} --disable-authentication --verify-policy=p --verify-query=q"),
     ] {
@@ -300,6 +299,54 @@ fn what_works_in_pairs_is_no_refusal_alone() {
             refusal(&words).contains("does not have yet"),
             "{words}: {}",
             refusal(&words)
+        );
+    }
+}
+
+#[test]
+fn a_module_goes_with_a_certificate_file_and_takes_its_key_from_the_token() {
+    let module = "--pkcs11-module=/dev/null";
+    for (words, certificate, role) in [
+        ("--cert=c", "c", Role::Certificate),
+        ("--keystore=s", "s", Role::Keystore),
+    ] {
+        let words = format!("{SERVER} {words} {module} --allow-all --pkcs11-token-label=l --pkcs11-pin=p");
+        if !HAS_PKCS11 {
+            assert!(refusal(&words).starts_with("--pkcs11-module needs a build with PKCS#11"));
+            continue;
+        }
+        let Identity::Pkcs11(settings) = tunnel(&words).credentials.identity.clone() else {
+            panic!("{words}")
+        };
+        assert_eq!(settings.certificate, std::path::Path::new(certificate));
+        assert_eq!(settings.certificate_role, role);
+        assert_eq!(settings.module, std::path::Path::new("/dev/null"));
+        assert_eq!((settings.token_label.as_str(), settings.pin.expose()), ("l", "p"));
+    }
+}
+
+#[test]
+fn what_the_sandbox_must_allow_is_named_by_repeatable_flags() {
+    let words = "--sandbox-allow-read=/a --sandbox-allow-read b --sandbox-allow-write=/c --sandbox-allow-connect=1792";
+    let Ok(Command::Run(run)) = parse_words(&format!("{SERVER} --keystore=s --allow-all {words}")) else {
+        panic!("{words}")
+    };
+    let sandbox = run.config.expect("allowed").sandbox;
+    assert_eq!(sandbox.read, ["/a", "b"].map(std::path::PathBuf::from));
+    assert_eq!(sandbox.write, ["/c"].map(std::path::PathBuf::from));
+    assert_eq!(sandbox.connect_ports, [1792]);
+    // An unset variable in a template must not open the working directory.
+    for flag in ["--sandbox-allow-write", "--sandbox-allow-read"] {
+        assert_eq!(
+            refusal(&format!("{SERVER} {flag}=")),
+            format!("{flag}: path must not be empty")
+        );
+    }
+    for port in ["0", "65536", "http", ""] {
+        let words = format!("{SERVER} --sandbox-allow-connect={port}");
+        assert_eq!(
+            refusal(&words),
+            format!("--sandbox-allow-connect: port must be a number from 1 to 65535, got '{port}'")
         );
     }
 }
