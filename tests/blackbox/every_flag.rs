@@ -255,6 +255,9 @@ const NEW: &[&str] = &[
     "require-ip",
     "require-ou",
     "require-uri",
+    "sandbox-allow-connect",
+    "sandbox-allow-read",
+    "sandbox-allow-write",
     "storepass-file",
 ];
 

@@ -175,7 +175,7 @@ fn unix_peers_are_named_by_their_paths() {
         .start();
     eventually("the path exists", || listen.exists());
     let client = TlsClient::trusting(&pki.authority).identity(&pki.client);
-    drop(client.connect(&listen.as_path().into()).expect("admitted"));
+    let _peer = client.connect(&listen.as_path().into()).expect("admitted");
     let line = process.wait_for_line("opening pipe");
     let expected = format!(
         "opening pipe: unix:@ [CN=client,OU=clients] <-> {} [no tls] ",
