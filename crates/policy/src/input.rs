@@ -170,7 +170,7 @@ fn name(attributes: &[Attribute]) -> Value {
             .filter(move |attribute| attribute.oid == [2, 5, 4, arc])
             .map(|attribute| text(&attribute.value))
     };
-    let last = |arc| values(arc).last().unwrap_or_else(|| Value::from(""));
+    let last = |arc| values(arc).next_back().unwrap_or_else(|| Value::from(""));
     let attribute =
         |attribute: &Attribute| object([("Type", arcs(&attribute.oid)), ("Value", text(&attribute.value))]);
     let singles = [

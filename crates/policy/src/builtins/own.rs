@@ -217,7 +217,7 @@ fn replace_several(budget: &Budget, arguments: &[Value]) -> Result<Option<Value>
         let found = pairs
             .iter()
             .find(|(old, _)| !old.is_empty() && rest.starts_with(old));
-        let taken = found.map_or(first.len_utf8(), |(old, _)| old.len());
+        let taken = found.map_or_else(|| first.len_utf8(), |(old, _)| old.len());
         let (start, after) = rest.split_at_checked(taken).unwrap_or((rest, ""));
         let put = found.map_or(start, |(_, new)| new);
         budget.spend(u64::try_from(put.len() + pairs.len()).unwrap_or(u64::MAX))?;
