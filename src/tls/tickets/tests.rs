@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::super::test_support::{Peer, Scene, everybody, shake_hands};
 use super::super::{ClientAuth, Established, HandshakeError, ServerConfigs};
 use super::*;
-use crate::authorization::Rules;
+use crate::authorization::{Exclusions, Requirements, Rules};
 
 /// A client that resumes.
 fn client(scene: &Scene, version: Version) -> TlsClient {
@@ -51,6 +51,37 @@ fn resumed_session_is_authorized_again() {
             refusal.to_string(),
             "unauthorized: invalid principal, or principal not allowed"
         );
+    }
+}
+
+#[test]
+fn exclusions_and_requirements_hold_for_resumed_sessions_too() {
+    let scene = Scene::new();
+    let denied = Exclusions {
+        common_names: vec!["client".to_owned()],
+        ..Exclusions::default()
+    };
+    let required = Requirements {
+        common_names: vec!["somebody else".to_owned()],
+        ..Requirements::default()
+    };
+    for version in Version::BOTH {
+        for rules in [
+            Rules {
+                denied: denied.clone(),
+                ..everybody()
+            },
+            Rules {
+                required: required.clone(),
+                ..everybody()
+            },
+        ] {
+            let configs = scene.server_configs(ClientAuth::Required(everybody()));
+            let client = client(&scene, version);
+            connect(&configs, &client).expect("admitted");
+            let configs = configs.with_rules(&scene.server_credentials(), rules);
+            connect(&configs, &client).expect_err("kept out");
+        }
     }
 }
 
